@@ -1,0 +1,46 @@
+# `make help` lists what there is. Everything sets itself up; a second start finds that done.
+
+HOST     ?= localhost
+SUITES   ?=
+ARGS     ?=
+APPLY    ?=
+# Without APPLY=1 nothing is changed: the run shows what would be.
+preview  := $(if $(filter 1 yes true,$(APPLY)),,--check --diff)
+
+export LC_ALL := C.UTF-8
+export PATH   := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help site test test-gpu bench lint lock setup clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
+
+site: ## preview HOST=localhost; APPLY=1 makes it so
+	@scripts/setup
+	@ansible-playbook site.yml -l $(HOST) $(preview) $(ARGS)
+
+test: ## every suite this machine can run; SUITES="unit lint" picks some
+	@scripts/setup dev
+	@python scripts/run_tests.py $(SUITES)
+
+lint: ## the lint suite alone
+	@scripts/setup dev
+	@python scripts/run_tests.py lint
+
+test-gpu: ## read-only checks on a machine with a card
+	@scripts/setup dev
+	@pytest tests/gpu $(ARGS)
+
+bench: ## measure; prints and writes build/bench.json
+	@scripts/setup dev
+	@python benchmarks/run.py $(ARGS)
+
+setup: ## the virtual environment with all development tools
+	@scripts/setup dev
+
+lock: ## renew requirements/*.lock from pyproject.toml
+	@scripts/setup
+	@scripts/lock --upgrade
+
+clean: ## remove what set-up and tests made in the checkout
+	rm -rf .venv .venv-newest .ansible build
