@@ -1,0 +1,105 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a subject says: one Change per key that is not as wanted, gathered in a Draft."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Value = Any  # what JSON can hold: text, number, None, or a file as {content, mode, uid, gid}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lives: a kind of knob (see knobs.py) and its address there."""
+
+    key: str
+    kind: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value to write, with all that is needed to prove it and to take it back.
+
+    scope: `runtime` is gone at reboot, `persistent` is a file or unit state, `boot` acts from the
+    next boot on. touches: places that the kernel changes along; they are journaled with this one and
+    put back with it. tolerate: errno -> reason; such an answer at the write is a skip. actions: names
+    in actions.py that must run after the write. identity: for values without a getter, what must
+    stay the same for our record to stay true. partial: the kernel may grant less than asked.
+    """
+
+    place: Place
+    before: Value
+    after: Value
+    scope: str = "runtime"
+    reboot_required: bool = False
+    reason: str = ""
+    touches: tuple[Place, ...] = ()
+    tolerate: Mapping[int, str] = field(default_factory=dict)
+    actions: tuple[str, ...] = ()
+    identity: str = ""
+    partial: bool = False
+    release: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.place.key
+
+    def public(self) -> dict[str, Any]:
+        """The change as a module returns it."""
+        return {
+            "key": self.key,
+            "before": public_value(self.before),
+            "after": public_value(self.after),
+            "scope": self.scope,
+            "reboot_required": self.reboot_required,
+            "reason": self.reason,
+        }
+
+
+@dataclass
+class Draft:
+    """The outcome of a subject's decision about one call.
+
+    `covered` holds every key that the call speaks about, changed or not: what the same owner managed
+    before and does not name now goes back to its original. `refusals` end the call before any write.
+    """
+
+    optional: frozenset[str] = frozenset()
+    changes: list[Change] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    covered: set[str] = field(default_factory=set)
+    reboot_reasons: list[str] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def want(self, key: str, kind: str, address: str, before: Value, after: Value, **more: Any) -> None:
+        """State the wanted value of one key; it becomes a change only where it differs."""
+        self.covered.add(key)
+        if before != after:
+            self.changes.append(Change(Place(key, kind, address), before, after, **more))
+
+    def cannot(self, key: str, reason: str) -> None:
+        """This machine does not have the key: a skip where it is optional, else a refusal."""
+        if key in self.optional:
+            self.skip(key, reason)
+        else:
+            self.covered.add(key)
+            self.refusals.append(f"{key}: {reason}")
+
+    def skip(self, key: str, reason: str) -> None:
+        self.covered.add(key)
+        self.skipped.append({"key": key, "reason": reason})
+
+
+def public_value(value: Value) -> Value:
+    """A file is shown by hash and mode: its text is in the diff."""
+    if isinstance(value, dict) and "content" in value:
+        digest = hashlib.sha256(value["content"].encode("utf-8", "surrogateescape")).hexdigest()
+        return f"sha256:{digest[:16]} mode {value['mode']:04o}"
+    return value

@@ -1,0 +1,36 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What every state module shares: its common parameters and how a result leaves it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..doors.host import Host
+from ..errors import WorkstationError
+from .machine import Machine
+from .plan import Subject, converge
+
+COMMON: dict[str, Any] = {
+    "owner": {"type": "str", "default": "default"},
+    "optional": {"type": "list", "elements": "str", "default": []},
+    "expect": {"type": "str"},
+}
+
+
+def run(module: Any, subject: Subject, open_driver: Any = None) -> None:
+    """Run a subject for an AnsibleModule (taken as it is: this tree imports nothing of Ansible)."""
+    machine = Machine(Host(), open_driver)
+    try:
+        outcome = converge(subject, module.params, module.check_mode, machine)
+        for warning in outcome.pop("warnings"):
+            module.warn(warning)
+        module.exit_json(**outcome)
+    except WorkstationError as error:
+        module.fail_json(msg=str(error), **error.details)
+    except OSError as error:
+        module.fail_json(
+            msg=f"{subject.NAME}: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        )
+    finally:
+        machine.close()

@@ -1,0 +1,165 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Every kind of place a value can live in: how to read it and how to write it.
+
+A knob is a pair of read and write with one canonical form of value between them; applying, proving,
+undoing and verifying are derived from the pair and written once, in transaction.py. The kinds:
+
+    text         one value in a /proc or /sys file, fields separated by one space
+    choice       a /sys file that prints its choices with the chosen one in brackets
+    cpulist      a CPU list ("0-3,8"); cpumask: the same as hexadecimal groups
+    file         a whole regular file of ours; None: absent
+    dir          a directory of ours, by its mode; None: absent
+    unit_file    enablement of a systemd unit: enabled, disabled, masked, static, ...
+    unit_active  active or inactive
+    module       a kernel module: loaded or absent
+    nvml         one property of one GPU, address UUID/property (doors/nvml.py)
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Callable
+
+from ..doors.host import FileState, Host
+from ..values import cpu_list, cpu_mask, cpus, print_cpu_mask, selected, words
+from .change import Place, Value
+from .machine import Machine
+
+_Reader = Callable[[Machine, str], Value]
+_Writer = Callable[[Machine, str, Value], None]
+
+
+def _read_text(machine: Machine, path: str) -> Value:
+    text = machine.host.text(path)
+    return None if text is None else words(text)
+
+
+def _read_choice(machine: Machine, path: str) -> Value:
+    text = machine.host.text(path)
+    return None if text is None else selected(text)
+
+
+def _read_cpulist(machine: Machine, path: str) -> Value:
+    text = machine.host.text(path)
+    return None if text is None else cpu_list(cpus(path, text))
+
+
+def _read_cpumask(machine: Machine, path: str) -> Value:
+    text = machine.host.text(path)
+    return None if text is None else cpu_list(cpu_mask(text))
+
+
+def _write_text(machine: Machine, path: str, value: Value) -> None:
+    machine.host.write_value(path, str(value))
+
+
+def _write_cpumask(machine: Machine, path: str, value: Value) -> None:
+    machine.host.write_value(path, print_cpu_mask(cpus(path, value)))
+
+
+def _read_file(machine: Machine, path: str) -> Value:
+    state = machine.host.file(path)
+    return None if state is None else state.to_json()
+
+
+def _write_file(machine: Machine, path: str, value: Value) -> None:
+    if value is None:
+        machine.host.remove_file(path)
+    else:
+        machine.host.write_file(path, FileState.from_json(value))
+
+
+def _read_dir(machine: Machine, path: str) -> Value:
+    return machine.host.dir_mode(path)
+
+
+def _write_dir(machine: Machine, path: str, value: Value) -> None:
+    if value is None:
+        machine.host.remove_dir(path)
+    else:
+        machine.host.make_dir(path, value)
+
+
+def _systemctl(host: Host, *argv: str) -> None:
+    result = host.act(("systemctl", *argv))
+    if result.code:
+        message = (result.err or result.out).strip().splitlines()
+        raise OSError(errno.EIO, f"systemctl {' '.join(argv)}: {message[-1] if message else f'code {result.code}'}")
+
+
+def _read_unit_file(machine: Machine, unit: str) -> Value:
+    return machine.host.run(("systemctl", "is-enabled", unit)).out.strip() or "not-found"
+
+
+def _write_unit_file(machine: Machine, unit: str, value: Value) -> None:
+    verb = {"enabled": "enable", "disabled": "disable", "masked": "mask"}.get(str(value))
+    if verb is None:
+        raise OSError(errno.EINVAL, f"a unit cannot be made {value}")
+    if _read_unit_file(machine, unit) == "masked" and verb != "mask":
+        _systemctl(machine.host, "unmask", unit)
+    if _read_unit_file(machine, unit) != value:
+        _systemctl(machine.host, verb, unit)
+
+
+def _read_unit_active(machine: Machine, unit: str) -> Value:
+    return (
+        "active"
+        if machine.host.run(("systemctl", "is-active", unit)).out.strip() in ("active", "reloading")
+        else "inactive"
+    )
+
+
+def _write_unit_active(machine: Machine, unit: str, value: Value) -> None:
+    _systemctl(machine.host, "start" if value == "active" else "stop", unit)
+
+
+def _read_module(machine: Machine, name: str) -> Value:
+    return "loaded" if machine.host.is_dir(f"/sys/module/{name.replace('-', '_')}") else "absent"
+
+
+def _write_module(machine: Machine, name: str, value: Value) -> None:
+    argv = ("modprobe", name) if value == "loaded" else ("modprobe", "-r", name)
+    result = machine.host.act(argv)
+    if result.code:
+        raise OSError(errno.EIO, f"{' '.join(argv)}: {result.err.strip()}")
+
+
+def _read_nvml(machine: Machine, address: str) -> Value:
+    uuid, _slash, name = address.partition("/")
+    return machine.nvml().read(uuid, name)
+
+
+def _write_nvml(machine: Machine, address: str, value: Value) -> None:
+    uuid, _slash, name = address.partition("/")
+    machine.host.before_write(f"nvml:{address}")
+    machine.nvml().write(uuid, name, value)
+
+
+_KINDS: dict[str, tuple[_Reader, _Writer]] = {
+    "text": (_read_text, _write_text),
+    "choice": (_read_choice, _write_text),
+    "cpulist": (_read_cpulist, _write_text),
+    "cpumask": (_read_cpumask, _write_cpumask),
+    "file": (_read_file, _write_file),
+    "dir": (_read_dir, _write_dir),
+    "unit_file": (_read_unit_file, _write_unit_file),
+    "unit_active": (_read_unit_active, _write_unit_active),
+    "module": (_read_module, _write_module),
+    "nvml": (_read_nvml, _write_nvml),
+}
+
+
+def read(machine: Machine, place: Place) -> Value:
+    """The live value in its canonical form; None where the place does not exist."""
+    return _KINDS[place.kind][0](machine, place.address)
+
+
+def write(machine: Machine, place: Place, value: Value) -> None:
+    """Write one value. Raises OSError (NVML errors included) as the kernel or driver answers."""
+    _KINDS[place.kind][1](machine, place.address, value)
+
+
+def has_getter(place: Place) -> bool:
+    """False for what can be set but never read back: locked clocks (settings-facts 1.2)."""
+    return not (place.kind == "nvml" and place.address.endswith("_locked_clocks"))

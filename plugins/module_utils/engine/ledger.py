@@ -1,0 +1,145 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The ledger: what every key was before us, what we made of it, and what is in flight.
+
+One JSON file, replaced atomically and fsynced. It is written before the first write of a call (each
+key with its `original` and its `intent`) and once after the last one (`ours`). Whatever kills the
+run, the file on disk names every key that may have been touched and its original value.
+
+The original is the first value seen and never overwritten, with one exception: a runtime value that
+a reboot set anew, without us, becomes the original of that boot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..doors.host import Host
+from ..errors import RefusedError
+from .change import Change, Place, Value
+
+PATH = "/var/lib/ai-workstation/ledger.json"
+LOCK = "/var/lib/ai-workstation/lock"
+_VERSION = 1
+
+
+@dataclass
+class Entry:
+    """One key. `intent` is [value] while a write is in flight, else empty (None is a value)."""
+
+    kind: str
+    address: str
+    owner: str
+    scope: str
+    original: Value
+    boot_id: str
+    ours: Value
+    intent: list[Value] = field(default_factory=list)
+    identity: str = ""
+    actions: list[str] = field(default_factory=list)
+    touched_by: str = ""
+    order: int = 0
+
+    def is_ours(self, live: Value) -> bool:
+        """Whether the live value is one that we wrote, perhaps just before the run was killed."""
+        return live == self.ours or live in self.intent
+
+
+class Ledger:
+    """The entries of one machine. Reading never writes: check mode may use it freely."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.boot_id = host.boot_id()
+        self.entries: dict[str, Entry] = {}
+        self.pending_actions: set[str] = set()
+        self._refused: dict[str, str] = {}
+        text = host.text(PATH)
+        if text:
+            self._load(text)
+
+    def _load(self, text: str) -> None:
+        try:
+            data = json.loads(text)
+            if data["version"] != _VERSION:
+                raise RefusedError(
+                    f"{PATH} has version {data['version']}, known is {_VERSION}; use the release that wrote it"
+                )
+            self.entries = {key: Entry(**entry) for key, entry in data["entries"].items()}
+            self.pending_actions = set(data["pending_actions"])
+            self._refused = data["refused"] if data["refused_boot_id"] == self.boot_id else {}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RefusedError(
+                f"{PATH} cannot be read ({error}); it holds the original values: restore a backup, or move it away"
+            ) from None
+
+    def save(self) -> None:
+        self.host.save_json(
+            PATH,
+            {
+                "version": _VERSION,
+                "entries": {key: asdict(entry) for key, entry in self.entries.items()},
+                "pending_actions": sorted(self.pending_actions),
+                "refused": self._refused,
+                "refused_boot_id": self.boot_id,
+            },
+        )
+
+    def owned_by(self, owner: str) -> Iterator[tuple[str, Entry]]:
+        """Entries of one owner, the last written first: the order in which to take them back."""
+        mine = [(key, entry) for key, entry in self.entries.items() if entry.owner == owner]
+        return iter(sorted(mine, key=lambda item: -item[1].order))
+
+    def recorded(self, key: str, identity: str) -> Value:
+        """What we last set where there is no getter; None unless the identity still holds."""
+        entry = self.entries.get(key)
+        return entry.ours if entry and identity and entry.identity == identity else None
+
+    def refusal(self, key: str) -> str | None:
+        """Why the kernel refused this key at a write earlier in this boot; None when it did not."""
+        return self._refused.get(key)
+
+    def remember_refusal(self, key: str, reason: str) -> None:
+        self._refused[key] = reason
+
+    def begin(self, owner: str, changes: Iterable[Change], touched: Iterable[tuple[Place, Value, str]]) -> None:
+        """Journal everything a call is about to write; on disk when this returns."""
+        order = max([entry.order for entry in self.entries.values()], default=0)
+        for change in changes:
+            order += 1
+            entry = self._open(change.place, change.before, owner, change.scope, order)
+            entry.intent = [change.after]
+            entry.actions = list(change.actions)
+            self.pending_actions.update(change.actions)
+        for place, before, cause in touched:
+            order += 1
+            entry = self._open(place, before, owner, "runtime", order)
+            entry.touched_by = cause
+        self.save()
+
+    def _open(self, place: Place, before: Value, owner: str, scope: str, order: int) -> Entry:
+        entry = self.entries.get(place.key)
+        if entry is None:
+            entry = Entry(place.kind, place.address, owner, scope, before, self.boot_id, before)
+            self.entries[place.key] = entry
+        elif entry.scope == "runtime" and entry.boot_id != self.boot_id:
+            if not entry.is_ours(before):
+                entry.original = before
+            entry.boot_id = self.boot_id
+        entry.owner, entry.order = owner, order
+        return entry
+
+    def written(self, key: str, value: Value, identity: str = "") -> None:
+        """The read-back value of a key that we wrote; without a difference from the original it is forgotten."""
+        entry = self.entries[key]
+        entry.ours, entry.intent, entry.identity = value, [], identity
+
+    def forget(self, key: str) -> None:
+        self.entries.pop(key, None)
+
+    def export(self) -> dict[str, Any]:
+        """The entries as plain data, for verify and rollback."""
+        return {key: asdict(entry) for key, entry in self.entries.items()}

@@ -1,0 +1,53 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The doors of one machine and its ledger, opened when first asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Protocol
+
+from ..doors.host import Host
+from .ledger import Ledger
+
+
+class Driver(Protocol):
+    """What the engine needs of the NVIDIA driver: one property of one GPU, read and written."""
+
+    def read(self, uuid: str, name: str) -> Any: ...
+
+    def write(self, uuid: str, name: str, value: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Machine:
+    """One call's view of a machine: the host door, one NVML session, the ledger."""
+
+    def __init__(self, host: Host, open_driver: Callable[[], Any] | None = None) -> None:
+        self.host = host
+        self._open_driver = open_driver
+        self._driver: Any = None
+        self._ledger: Ledger | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = Ledger(self.host)
+        return self._ledger
+
+    def reload_ledger(self) -> Ledger:
+        self._ledger = None
+        return self.ledger
+
+    def nvml(self) -> Any:
+        """The one NVML session of this call (doors/nvml.py)."""
+        if self._driver is None:
+            if self._open_driver is None:
+                raise OSError("this call was given no way to reach the NVIDIA driver")
+            self._driver = self._open_driver()
+        return self._driver
+
+    def close(self) -> None:
+        if self._driver is not None:
+            self._driver.close()
+            self._driver = None

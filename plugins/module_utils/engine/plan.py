@@ -1,0 +1,197 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From a subject and its parameters to a result: the one path that every state module takes.
+
+    parse -> look -> decide -> releases -> expect -> (check mode ends here) -> apply -> result
+
+`changed`, `diff` and `changes` come from the same list of changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+from ..errors import ApplyError, RefusedError
+from ..values import words
+from . import knobs
+from .actions import due
+from .change import Change, Draft, Place, Value
+from .ledger import LOCK, PATH
+from .machine import Machine
+from .transaction import apply, finish_actions
+
+
+class Subject(Protocol):
+    """A knob family. parse and decide are pure; look only reads, and only through the doors."""
+
+    NAME: str
+
+    def parse(self, params: Mapping[str, Any]) -> Any:
+        """Typed desired state. Raises InputError naming parameter, value and what is allowed."""
+
+    def look(self, machine: Machine, desired: Any) -> Any:
+        """A snapshot of all that the decision needs."""
+
+    def decide(self, desired: Any, snapshot: Any) -> Draft:
+        """The changes from the snapshot to the desired state, in the order of writing."""
+
+
+def converge(subject: Subject, params: Mapping[str, Any], check_mode: bool, machine: Machine) -> dict[str, Any]:
+    """Bring the machine to what `params` describe, or say what would be done in check mode.
+
+    `params` may hold `owner` (whose set this is) and `expect` (fingerprint of a saved plan).
+    Raises InputError and RefusedError before any write, ApplyError after taking the writes back.
+    """
+    desired = subject.parse(params)
+    if check_mode:
+        return _predict(subject, params, desired, machine)
+    with _locked(machine):
+        machine.reload_ledger()
+        draft, changes = _plan(subject, params, desired, machine)
+        if not changes and not machine.ledger.pending_actions:
+            return result(draft, [], [], changes)
+        if not machine.host.is_root():
+            raise RefusedError(f"{subject.NAME}: changing {_some(changes)} needs root; run the task with become: true")
+        try:
+            if not changes:
+                return result(draft, finish_actions(machine), [], [])
+            done = apply(machine, owner_of(subject, params), changes)
+        except OSError as error:
+            raise ApplyError(
+                f"{subject.NAME}: {error.strerror or error}: {error.filename or PATH}; nothing was changed"
+            ) from error
+        draft.skipped += done.skipped
+        return result(draft, done.actions, done.skipped, done.changes, fingerprint(changes))
+
+
+def owner_of(subject: Subject, params: Mapping[str, Any]) -> str:
+    return f"{params.get('owner') or 'default'}/{subject.NAME}"
+
+
+def fingerprint(changes: list[Change]) -> str:
+    """Hash of every key and the value it has now: what a saved plan expects to find again."""
+    befores = sorted((change.key, change.before) for change in changes)
+    text = json.dumps(befores, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _predict(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Machine) -> dict[str, Any]:
+    draft, changes = _plan(subject, params, desired, machine)
+    actions = machine.ledger.pending_actions.union(*(change.actions for change in changes))
+    return result(draft, due(machine.host, actions), [], changes)
+
+
+def _locked(machine: Machine) -> Any:
+    return machine.host.lock(LOCK) if machine.host.is_root() else nullcontext()
+
+
+def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Machine) -> tuple[Draft, list[Change]]:
+    draft = subject.decide(desired, subject.look(machine, desired))
+    if draft.refusals:
+        raise RefusedError("; ".join(draft.refusals), refusals=draft.refusals)
+    changes = draft.changes + _releases(owner_of(subject, params), draft, machine)
+    expect = params.get("expect")
+    if expect and expect != fingerprint(changes):
+        raise RefusedError(
+            f"{subject.NAME}: the live state is not the one the plan was made from "
+            f"(expect {expect[:12]}, found {fingerprint(changes)[:12]}); make a new plan"
+        )
+    return draft, changes
+
+
+def _releases(owner: str, draft: Draft, machine: Machine) -> list[Change]:
+    """What the same owner set before and does not name any more goes back to its original."""
+    changes: list[Change] = []
+    causes = {key for key, _entry in machine.ledger.owned_by(owner) if key not in draft.covered}
+    for key, entry in machine.ledger.owned_by(owner):
+        if key in draft.covered or (entry.touched_by and entry.touched_by not in causes):
+            continue
+        place = Place(key, entry.kind, entry.address)
+        live = knobs.read(machine, place) if knobs.has_getter(place) else entry.ours
+        if not entry.is_ours(live):
+            draft.warnings.append(
+                f"{key} is not managed any more and was changed by someone else to {_line(live)}; left alone"
+            )
+        elif live != entry.original:
+            changes.append(
+                Change(
+                    place,
+                    live,
+                    entry.original,
+                    entry.scope,
+                    actions=tuple(entry.actions),
+                    reason="no longer wanted: back to the value before us",
+                    release=True,
+                )
+            )
+    return changes
+
+
+def result(
+    draft: Draft,
+    actions: list[str],
+    skipped_late: list[dict[str, str]],
+    changes: list[Change],
+    expect: str | None = None,
+) -> dict[str, Any]:
+    """What a module returns."""
+    late = {skip["key"] for skip in skipped_late}
+    shown = [change for change in changes if change.key not in late]
+    reasons = draft.reboot_reasons + [f"{change.key} acts after a reboot" for change in shown if change.reboot_required]
+    return {
+        "changed": bool(shown or actions),
+        "changes": [change.public() for change in shown],
+        "diff": diff(shown),
+        "skipped_keys": draft.skipped,
+        "reboot_required": bool(reasons),
+        "reboot_reasons": reasons,
+        "warnings": draft.warnings,
+        "actions": actions,
+        "expect": expect or fingerprint(changes),
+        **draft.report,
+    }
+
+
+def diff(changes: list[Change]) -> list[dict[str, str]]:
+    """Ansible's diff: one entry per file, one for all the single values."""
+    files = [change for change in changes if change.place.kind == "file"]
+    others = [change for change in changes if change.place.kind != "file"]
+    shown = [
+        {
+            "before_header": change.place.address,
+            "after_header": change.place.address,
+            "before": _content(change.before),
+            "after": _content(change.after),
+        }
+        for change in files
+    ]
+    if others:
+        shown.insert(
+            0,
+            {
+                "before_header": "live values",
+                "after_header": "live values",
+                "before": "".join(f"{change.key} = {_line(change.before)}\n" for change in others),
+                "after": "".join(f"{change.key} = {_line(change.after)}\n" for change in others),
+            },
+        )
+    return shown
+
+
+def _content(value: Value) -> str:
+    return (
+        "" if value is None else f"# mode {value['mode']:04o} owner {value['uid']}:{value['gid']}\n{value['content']}"
+    )
+
+
+def _line(value: Value) -> str:
+    return "(none)" if value is None else words(value)
+
+
+def _some(changes: list[Change]) -> str:
+    names = [change.key for change in changes[:3]]
+    return ", ".join(names) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")

@@ -1,0 +1,197 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Applying a plan: journal, write, read back, run the actions; or put everything back and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from ..doors.host import Host
+from ..errors import ApplyError
+from . import knobs
+from .actions import run_actions
+from .change import Change, Place, Value, public_value
+from .machine import Machine
+
+_ROUNDS = 3  # a restored value may push a neighbour once more (THP and min_free_kbytes): settle in rounds
+
+
+@dataclass
+class Applied:
+    """What a transaction did: the changes as they really came out, and what the kernel refused."""
+
+    changes: list[Change] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
+
+
+def apply(machine: Machine, owner: str, changes: list[Change]) -> Applied:
+    """Write all changes in order. Raises ApplyError after putting back what this call had written."""
+    ledger = machine.ledger
+    _clean_up(machine.host, changes)
+    touched = _read_touched(machine, changes)
+    ledger.begin(owner, changes, touched)
+    applied, written = Applied(), []
+    try:
+        for change in changes:
+            written.append(change)
+            outcome = _write(machine, change)
+            if isinstance(outcome, str):
+                written.pop()
+                applied.skipped.append({"key": change.key, "reason": outcome})
+            elif outcome is not None:
+                applied.changes.append(outcome)
+        _settle(machine, applied.changes)
+        applied.actions = run_actions(machine.host, ledger.pending_actions)
+    except (OSError, ApplyError) as error:
+        raise _take_back(machine, changes, written, touched, error) from error
+    _close(machine, applied, changes, touched)
+    return applied
+
+
+def finish_actions(machine: Machine) -> list[str]:
+    """Run what a killed run left to do; returns the names of the actions."""
+    done = run_actions(machine.host, machine.ledger.pending_actions)
+    machine.ledger.pending_actions.clear()
+    machine.ledger.save()
+    return done
+
+
+def restore(machine: Machine, wanted: Iterable[tuple[Place, Value]]) -> list[tuple[Place, Value, str]]:
+    """Bring places back to given values, in rounds, and return those that resist with the reason."""
+    left = list(wanted)
+    failed: list[tuple[Place, Value, str]] = []
+    for _round in range(_ROUNDS):
+        failed = []
+        for place, value in left:
+            reason = _restore_one(machine, place, value)
+            if reason:
+                failed.append((place, value, reason))
+        if not failed and all(_holds(machine, place, value) for place, value in left):
+            break
+    return failed
+
+
+def _restore_one(machine: Machine, place: Place, value: Value) -> str:
+    try:
+        if not knobs.has_getter(place) or knobs.read(machine, place) != value:
+            knobs.write(machine, place, value)
+        return "" if _holds(machine, place, value) else "the value did not stay"
+    except OSError as error:
+        return _words(error)
+
+
+def _holds(machine: Machine, place: Place, value: Value) -> bool:
+    try:
+        return not knobs.has_getter(place) or bool(knobs.read(machine, place) == value)
+    except OSError:
+        return False
+
+
+def _clean_up(host: Host, changes: list[Change]) -> None:
+    for change in changes:
+        if change.place.kind == "file":
+            host.drop_temporary(change.place.address)
+
+
+def _read_touched(machine: Machine, changes: list[Change]) -> list[tuple[Place, Value, str]]:
+    """The values the kernel will change along with ours, where this call does not set them itself."""
+    named = {change.key for change in changes}
+    found: dict[str, tuple[Place, Value, str]] = {}
+    for change in changes:
+        for place in change.touches:
+            value = knobs.read(machine, place)
+            if place.key not in named and value is not None:
+                found.setdefault(place.key, (place, value, change.key))
+    return list(found.values())
+
+
+def _write(machine: Machine, change: Change) -> Change | str | None:
+    """Write and read back one change. A text is the reason of a skip, None is nothing to do."""
+    if knobs.has_getter(change.place) and knobs.read(machine, change.place) == change.after:
+        return change  # an earlier change of this call brought it about
+    try:
+        knobs.write(machine, change.place, change.after)
+    except OSError as error:
+        reason = change.tolerate.get(error.errno or 0)
+        if reason is None:
+            raise ApplyError(f"{change.key}: writing {public_value(change.after)!r} failed: {_words(error)}") from error
+        machine.ledger.remember_refusal(change.key, reason)
+        return reason
+    if not knobs.has_getter(change.place):
+        return change
+    live = knobs.read(machine, change.place)
+    if live == change.after:
+        return change
+    if change.partial:
+        return None if live == change.before else replace(change, after=live)
+    raise ApplyError(f"{change.key}: asked for {public_value(change.after)!r}, read back {public_value(live)!r}")
+
+
+def _settle(machine: Machine, changes: list[Change]) -> None:
+    """Prove that every value still holds after the last write; one that a neighbour moved is written again."""
+    places = [(change.place, change.after) for change in changes]
+    if all(_holds(machine, place, value) for place, value in places):
+        return
+    for place, value, reason in restore(machine, places):
+        raise ApplyError(
+            f"{place.key}: {public_value(value)!r} does not hold beside the other values of this call: {reason}"
+        )
+
+
+def _take_back(
+    machine: Machine,
+    planned: list[Change],
+    written: list[Change],
+    touched: list[tuple[Place, Value, str]],
+    error: Exception,
+) -> ApplyError:
+    """Undo this call's writes, last first, and return the error to raise."""
+    ledger = machine.ledger
+    places = [(place, value) for place, value, _cause in touched]
+    places += [(change.place, change.before) for change in reversed(written)]
+    failed = restore(machine, places)
+    kept = {place.key for place, _value, _reason in failed}
+    untouched = [(change.place, change.before) for change in planned if change not in written]
+    for place, value in places + untouched:
+        if place.key not in kept:
+            _record(machine, place, value)
+    leftover = [f"{place.key} (should be {public_value(value)!r}: {reason})" for place, value, reason in failed]
+    if not leftover:
+        try:
+            run_actions(machine.host, {name for change in written for name in change.actions})
+            ledger.pending_actions.clear()
+        except ApplyError as second:
+            leftover.append(str(second))
+    ledger.save()
+    end = f"; NOT restored: {'; '.join(leftover)}" if leftover else "; nothing of this call remains"
+    restored = [place.key for place, _value in places if place.key not in kept]
+    return ApplyError(f"{error}{end}", restored=restored, not_restored=leftover)
+
+
+def _close(machine: Machine, applied: Applied, planned: list[Change], touched: list[tuple[Place, Value, str]]) -> None:
+    ledger = machine.ledger
+    done = {change.key: change for change in applied.changes}
+    for change in planned:
+        real = done.get(change.key)
+        _record(machine, change.place, real.after if real else change.before, change.identity if real else "")
+        if change.release:
+            ledger.forget(change.key)
+    for place, _before, _cause in touched:
+        _record(machine, place, knobs.read(machine, place))
+    ledger.pending_actions.clear()
+    ledger.save()
+
+
+def _record(machine: Machine, place: Place, value: Value, identity: str = "") -> None:
+    ledger = machine.ledger
+    if place.key not in ledger.entries:
+        return
+    ledger.written(place.key, value, identity)
+    if value == ledger.entries[place.key].original and knobs.has_getter(place):
+        ledger.forget(place.key)  # as it was before us: nothing to take back
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,62 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Files of our own beside those of others: the part that every subject with a drop-in shares."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+from ..doors.host import FileState
+from ..engine.change import Draft
+from ..engine.machine import Machine
+
+HEADER = "# Written by ai_infra.workstation; changes here are lost. Undo: playbooks/rollback.yml\n"
+
+
+@dataclass(frozen=True)
+class FileLook:
+    """What is at a path now, and which folders on the way to it are missing (outermost first)."""
+
+    path: str
+    state: FileState | None
+    missing_folders: tuple[str, ...]
+    read_only: bool
+
+
+def look_file(machine: Machine, path: str) -> FileLook:
+    """Raises OSError where something other than a regular file is in the way."""
+    missing: list[str] = []
+    folder = posixpath.dirname(path)
+    while not machine.host.is_dir(folder):
+        missing.insert(0, folder)
+        folder = posixpath.dirname(folder)
+    return FileLook(path, machine.host.file(path), tuple(missing), not machine.host.writable(folder))
+
+
+def want_file(
+    draft: Draft, look: FileLook, content: str | None, mode: int = 0o644, uid: int = 0, gid: int = 0, **more: Any
+) -> None:
+    """State the wanted file (None: absent), with the folders it needs."""
+    key = f"file:{look.path}"
+    if look.read_only:
+        draft.cannot(key, "the file system is read-only")
+        return
+    before = look.state.to_json() if look.state else None
+    after = None if content is None else FileState(content, mode, uid, gid).to_json()
+    if after is not None:
+        want_folders(draft, look)
+    draft.want(key, "file", look.path, before, after, scope=more.pop("scope", "persistent"), **more)
+
+
+def want_folders(draft: Draft, look: FileLook) -> None:
+    """The missing folders on the way, and no word about those that exist, so that releases keep them."""
+    for folder in look.missing_folders:
+        if f"dir:{folder}" not in draft.covered:
+            draft.want(f"dir:{folder}", "dir", folder, None, 0o755, scope="persistent")
+    # A folder that an earlier call made stays as long as a file in it is wanted.
+    folder = posixpath.dirname(look.path)
+    while folder != "/":
+        draft.covered.add(f"dir:{folder}")
+        folder = posixpath.dirname(folder)

@@ -1,0 +1,198 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Sysctls and /sys values as one set, live and at every boot.
+
+Sources: Documentation/admin-guide/sysctl/, sysctl.d(5), tmpfiles.d(5).
+"""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine.change import Draft, Place
+from ..engine.machine import Machine
+from ..errors import InputError
+from ..values import offered, selected, words
+from .drop_in import HEADER, FileLook, look_file, want_file
+
+NAME = "kernel_settings"
+
+# Writing the one zeroes the other, and 0 cannot be written back to the bytes side
+# (Documentation/admin-guide/sysctl/vm.rst, dirty_bytes). Both are journaled together.
+EXCLUSIVE = {
+    "vm.dirty_bytes": "vm.dirty_ratio",
+    "vm.dirty_ratio": "vm.dirty_bytes",
+    "vm.dirty_background_bytes": "vm.dirty_background_ratio",
+    "vm.dirty_background_ratio": "vm.dirty_background_bytes",
+}
+# Where sysctl.d files live, strongest first (sysctl.d(5)).
+_SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
+
+
+@dataclass(frozen=True)
+class Desired:
+    sysctl: dict[str, str]
+    sysfs: dict[str, str]
+    persist: bool
+    name: str
+    optional: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Live:
+    """One value as it is: its text (None: not there), its choices, whether root may write it."""
+
+    text: str | None
+    choices: tuple[str, ...]
+    writable: bool
+    neighbours: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    values: dict[str, Live]
+    sysctl_file: FileLook
+    tmpfiles_file: FileLook
+    overrides: dict[str, str]
+
+
+def parse(params: Mapping[str, Any]) -> Desired:
+    sysctl = {_sysctl_key(key): _value(f"sysctl {key}", value) for key, value in (params.get("sysctl") or {}).items()}
+    sysfs = {_sysfs_key(key): _value(f"sysfs {key}", value) for key, value in (params.get("sysfs") or {}).items()}
+    for key, other in EXCLUSIVE.items():
+        if sysctl.get(key, "0") != "0" and sysctl.get(other, "0") != "0":
+            raise InputError(f"sysctl {key}: {other} is set as well, and the kernel keeps only one of them; remove one")
+    name = str(params.get("name") or "ai-workstation")
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"name: {name!r} becomes part of a file name; use letters, digits, '-' and '_'")
+    return Desired(sysctl, sysfs, bool(params.get("persist", True)), name, frozenset(params.get("optional") or ()))
+
+
+def _sysctl_key(key: str) -> str:
+    if (
+        not key
+        or key.startswith("/")
+        or ".." in key
+        or not all(ch.isalnum() or ch in "._-/:@*" for ch in key)
+        or "*" in key
+    ):
+        raise InputError(f"sysctl {key!r}: not a sysctl name; write one like 'vm.swappiness'")
+    return key
+
+
+def _sysfs_key(key: str) -> str:
+    if not key.startswith("/sys/") or posixpath.normpath(key) != key:
+        raise InputError(f"sysfs {key!r}: not a plain path below /sys; write one like '/sys/kernel/mm/ksm/run'")
+    return key
+
+
+def _value(parameter: str, value: Any) -> str:
+    if isinstance(value, bool):
+        raise InputError(f"{parameter}: YAML reads this as {value}; write 1 or 0, or quote the word the kernel uses")
+    if not isinstance(value, (str, int)) or words(value) == "":
+        raise InputError(
+            f"{parameter}: {value!r} is not a value; write a number or a text (null is not managed: leave the key out)"
+        )
+    if isinstance(value, str) and "\n" in value.strip():
+        raise InputError(f"{parameter}: a value is one line")
+    return words(value)
+
+
+def sysctl_path(key: str) -> str:
+    """The file of a sysctl: dots are slashes, unless the name is written with slashes (sysctl.d(5))."""
+    return "/proc/sys/" + (key if "/" in key else key.replace(".", "/"))
+
+
+def look(machine: Machine, desired: Desired) -> Snapshot:
+    keys = set(desired.sysctl)
+    keys |= {EXCLUSIVE[key] for key in desired.sysctl if key in EXCLUSIVE}
+    values = {f"sysctl:{key}": _look_value(machine, sysctl_path(key)) for key in keys}
+    values.update({f"sysfs:{path}": _look_value(machine, path) for path in desired.sysfs})
+    sysctl_file = f"/etc/sysctl.d/99-zz-{desired.name}.conf"
+    return Snapshot(
+        values,
+        look_file(machine, sysctl_file),
+        look_file(machine, f"/etc/tmpfiles.d/99-zz-{desired.name}.conf"),
+        _overrides(machine, sysctl_file, desired.sysctl),
+    )
+
+
+def _look_value(machine: Machine, path: str) -> Live:
+    text = machine.host.text(path)
+    if text is None:
+        return Live(None, (), False, tuple(machine.host.names(posixpath.dirname(path))))
+    choices = offered(text) if "[" in text else ()
+    return Live(selected(text) if choices else words(text), choices, machine.host.writable(path))
+
+
+def _overrides(machine: Machine, ours: str, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Keys of ours that a file read later sets again: key -> "file:line sets it to value"."""
+    files: dict[str, str] = {}
+    for folder in reversed(_SYSCTL_FOLDERS):
+        files.update({name: f"{folder}/{name}" for name in machine.host.names(folder) if name.endswith(".conf")})
+    found: dict[str, str] = {}
+    for name in sorted(files):
+        if name <= posixpath.basename(ours):
+            continue
+        for number, line in enumerate((machine.host.text(files[name]) or "").splitlines(), 1):
+            key, equals, value = line.partition("=")
+            key = key.strip().lstrip("-")
+            if equals and not key.startswith(("#", ";")) and key in wanted and words(value) != wanted[key]:
+                found[key] = f"{files[name]}:{number} sets it to {words(value)}"
+    return found
+
+
+def decide(desired: Desired, snapshot: Snapshot) -> Draft:
+    draft = Draft(optional=frozenset(f"{kind}:{key}" for key in desired.optional for kind in ("sysctl", "sysfs")))
+    # /sys first: switching transparent huge pages moves vm.min_free_kbytes.
+    sysfs = {path: value for path, value in desired.sysfs.items() if _want(draft, snapshot, "sysfs", path, path, value)}
+    sysctl = {
+        key: value
+        for key, value in desired.sysctl.items()
+        if _want(draft, snapshot, "sysctl", key, sysctl_path(key), value)
+    }
+    for key, where in sorted(snapshot.overrides.items()):
+        draft.warnings.append(
+            f"sysctl {key}: {where}, which wins at the next boot; remove that line or the setting here"
+        )
+    if desired.persist:
+        lines = "".join(f"{key} = {value}\n" for key, value in sorted(sysctl.items()))
+        _want_drop_in(draft, snapshot.sysctl_file, lines, desired.optional.issuperset(sysctl))
+        lines = "".join(f"w {path} - - - - {value.replace('%', '%%')}\n" for path, value in sorted(sysfs.items()))
+        _want_drop_in(draft, snapshot.tmpfiles_file, lines, desired.optional.issuperset(sysfs))
+    return draft
+
+
+def _want_drop_in(draft: Draft, look: FileLook, lines: str, optional: bool) -> None:
+    # Without a line and without a file there is nothing to say; a file that an earlier call wrote
+    # and this one does not name goes away as a release.
+    if optional:
+        draft.optional |= {f"file:{look.path}"}
+    if lines:
+        want_file(draft, look, HEADER + lines)
+
+
+def _want(draft: Draft, snapshot: Snapshot, family: str, name: str, path: str, value: str) -> bool:
+    """Plan one value; whether it is available, and so worth a line in the boot file."""
+    key = f"{family}:{name}"
+    live = snapshot.values[key]
+    if live.text is None:
+        near = difflib.get_close_matches(posixpath.basename(path), live.neighbours, 1)
+        hint = f"; nearest name: {near[0]}" if near else ""
+        draft.cannot(key, f"this kernel has no {path}{hint}")
+    elif live.choices and value not in live.choices:
+        draft.cannot(key, f"{value!r} is not one of {', '.join(live.choices)}")
+    elif not live.writable:
+        draft.cannot(key, f"{path} is read-only here (a container, or the kernel offers no write)")
+    else:
+        other = EXCLUSIVE.get(name) if family == "sysctl" else None
+        touches = (Place(f"sysctl:{other}", "text", sysctl_path(other)),) if other else ()
+        draft.want(key, "choice" if live.choices else "text", path, live.text, value, touches=touches)
+        if other:
+            draft.covered.add(f"sysctl:{other}")
+        return True
+    return False

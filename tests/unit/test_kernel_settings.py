@@ -1,0 +1,222 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""kernel_settings and, through it, the path of one setting: plan, journal, write, read back, undo."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
+from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
+from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings
+from fake_kernel import FakeKernel, clamp, refuse, run_module
+
+CONF = "/etc/sysctl.d/99-zz-ai-workstation.conf"
+SWAP = "/proc/sys/vm/swappiness"
+
+
+def _exclusive(other: str):
+    def rule(kernel: FakeKernel, text: str) -> str:
+        if text == "0" and other.endswith("ratio"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        kernel.put(other, "0")
+        return text
+
+    return rule
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> FakeKernel:
+    kernel = FakeKernel(tmp_path)
+    kernel.put(SWAP, "60", clamp(0, 200))
+    kernel.put("/proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456")
+    kernel.put("/proc/sys/vm/dirty_ratio", "20", _exclusive("/proc/sys/vm/dirty_bytes"))
+    kernel.put("/proc/sys/vm/dirty_bytes", "0", _exclusive("/proc/sys/vm/dirty_ratio"))
+    kernel.put("/sys/kernel/mm/ksm/run", "0")
+    kernel.put("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "always within_size advise [never] deny force")
+    return kernel
+
+
+def call(kernel: FakeKernel, check: bool = False, **params):
+    return run_module(kernel_settings, kernel, check, **params)
+
+
+def test_sets_reads_back_persists_and_is_idempotent(kernel: FakeKernel) -> None:
+    wanted = {
+        "sysctl": {"vm.swappiness": 10, "net.ipv4.tcp_rmem": "4096 131072  6291456"},
+        "sysfs": {"/sys/kernel/mm/ksm/run": 1},
+    }
+    first = call(kernel, **wanted)
+    assert kernel.text(SWAP) == "10"
+    assert "vm.swappiness = 10\n" in Path(kernel.at(CONF)).read_text()
+    assert (
+        "w /sys/kernel/mm/ksm/run - - - - 1\n"
+        in Path(kernel.at("/etc/tmpfiles.d/99-zz-ai-workstation.conf")).read_text()
+    )
+    assert {change["key"] for change in first["changes"]} == {
+        "sysctl:vm.swappiness",
+        "sysfs:/sys/kernel/mm/ksm/run",
+        f"file:{CONF}",
+        "file:/etc/tmpfiles.d/99-zz-ai-workstation.conf",
+    }
+    writes = len(kernel.writes)
+    second = call(kernel, **wanted)
+    assert (second["changed"], second["changes"], len(kernel.writes)) == (False, [], writes)
+
+
+def test_check_mode_writes_nothing_and_predicts_the_diff(kernel: FakeKernel) -> None:
+    wanted = {"sysctl": {"vm.swappiness": 10}, "sysfs": {"/sys/kernel/mm/transparent_hugepage/shmem_enabled": "advise"}}
+    predicted = call(kernel, check=True, **wanted)
+    assert kernel.writes == []
+    real = call(kernel, **wanted)
+    assert predicted == real
+
+
+def test_the_journal_is_on_disk_before_the_first_write(kernel: FakeKernel) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(path: str) -> None:
+        if path == SWAP:
+            raise Killed
+
+    kernel.before_write = kill
+    with pytest.raises(Killed):
+        call(kernel, sysctl={"vm.swappiness": 10})
+    entry = json.loads(kernel.text(LEDGER))["entries"]["sysctl:vm.swappiness"]
+    assert (entry["original"], entry["intent"]) == ("60", ["10"])
+    kernel.before_write = lambda path: None
+    assert call(kernel, sysctl={"vm.swappiness": 10})["changed"]
+    assert json.loads(kernel.text(LEDGER))["entries"]["sysctl:vm.swappiness"]["original"] == "60"
+
+
+def test_a_refused_write_takes_the_whole_call_back(kernel: FakeKernel) -> None:
+    kernel.rules["/proc/sys/net/ipv4/tcp_rmem"] = refuse(errno.EINVAL)
+    with pytest.raises(
+        ApplyError, match=r"sysctl:net.ipv4.tcp_rmem: writing '1 2 3' failed.*nothing of this call remains"
+    ):
+        call(kernel, sysctl={"vm.swappiness": 10, "net.ipv4.tcp_rmem": "1 2 3"})
+    assert kernel.text(SWAP) == "60"
+    assert not kernel.exists(CONF)
+    assert json.loads(kernel.text(LEDGER))["entries"] == {}
+
+
+def test_a_clamped_value_is_not_called_applied(kernel: FakeKernel) -> None:
+    with pytest.raises(ApplyError, match="asked for '500', read back '200'"):
+        call(kernel, sysctl={"vm.swappiness": 500})
+    assert kernel.text(SWAP) == "60"
+
+
+def test_a_key_no_longer_wanted_goes_back(kernel: FakeKernel) -> None:
+    call(kernel, sysctl={"vm.swappiness": 10, "net.ipv4.tcp_rmem": "1 2 3"})
+    second = call(kernel, sysctl={"net.ipv4.tcp_rmem": "1 2 3"})
+    assert kernel.text(SWAP) == "60"
+    assert "no longer wanted" in next(c["reason"] for c in second["changes"] if c["key"] == "sysctl:vm.swappiness")
+    call(kernel, sysctl={})
+    assert not kernel.exists(CONF)
+    assert kernel.text("/proc/sys/net/ipv4/tcp_rmem").split() == ["4096", "131072", "6291456"]
+    assert json.loads(kernel.text(LEDGER))["entries"] == {}
+
+
+def test_release_leaves_alone_what_someone_else_changed(kernel: FakeKernel) -> None:
+    call(kernel, sysctl={"vm.swappiness": 10})
+    kernel.put(SWAP, "33")
+    outcome = call(kernel, sysctl={})
+    assert kernel.text(SWAP) == "33"
+    assert "changed by someone else to 33" in outcome["warnings"][0]
+
+
+def test_exclusive_pair_goes_back_through_the_other(kernel: FakeKernel) -> None:
+    call(kernel, sysctl={"vm.dirty_bytes": 1073741824})
+    assert kernel.text("/proc/sys/vm/dirty_ratio") == "0"
+    assert json.loads(kernel.text(LEDGER))["entries"]["sysctl:vm.dirty_ratio"]["original"] == "20"
+    call(kernel, sysctl={})
+    assert (kernel.text("/proc/sys/vm/dirty_ratio"), kernel.text("/proc/sys/vm/dirty_bytes")) == ("20", "0")
+
+
+def test_exclusive_pair_survives_a_failed_call(kernel: FakeKernel) -> None:
+    kernel.rules[SWAP] = refuse(errno.EPERM)
+    with pytest.raises(ApplyError):
+        call(kernel, sysctl={"vm.dirty_bytes": 1073741824, "vm.swappiness": 1})
+    assert (kernel.text("/proc/sys/vm/dirty_ratio"), kernel.text("/proc/sys/vm/dirty_bytes")) == ("20", "0")
+
+
+def test_original_after_a_reboot_is_what_that_boot_gave(kernel: FakeKernel) -> None:
+    call(kernel, sysctl={"vm.swappiness": 10}, persist=False)
+    kernel.reboot()
+    kernel.put(SWAP, "45")
+    call(kernel, sysctl={"vm.swappiness": 10}, persist=False)
+    call(kernel, sysctl={}, persist=False)
+    assert kernel.text(SWAP) == "45"
+
+
+def test_expect_refuses_a_moved_state(kernel: FakeKernel) -> None:
+    plan = call(kernel, check=True, sysctl={"vm.swappiness": 10})
+    kernel.put(SWAP, "55")
+    with pytest.raises(RefusedError, match="make a new plan"):
+        call(kernel, sysctl={"vm.swappiness": 10}, expect=plan["expect"])
+    kernel.put(SWAP, "60")
+    assert call(kernel, sysctl={"vm.swappiness": 10}, expect=plan["expect"])["changed"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"sysctl": {"vm.swapiness": 10}}, "vm.swapiness.*no /proc/sys/vm/swapiness; nearest name: swappiness"),
+        (
+            {"sysfs": {"/sys/kernel/mm/transparent_hugepage/shmem_enabled": "sometimes"}},
+            "'sometimes' is not one of always, within_size",
+        ),
+    ],
+)
+def test_what_the_machine_lacks_is_refused(kernel: FakeKernel, params: dict, message: str) -> None:
+    with pytest.raises(RefusedError, match=message):
+        call(kernel, **params)
+    assert kernel.writes == []
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"sysctl": {"vm.swappiness": True}}, "YAML reads this as True"),
+        ({"sysctl": {"/proc/sys/vm/swappiness": 1}}, "not a sysctl name"),
+        ({"sysctl": {"vm.dirty_bytes": 1, "vm.dirty_ratio": 2}}, "the kernel keeps only one"),
+        ({"sysfs": {"/sys/../etc/passwd": 1}}, "not a plain path below /sys"),
+        ({"sysctl": {"vm.swappiness": None}}, "is not a value"),
+        ({"name": "../x"}, "becomes part of a file name"),
+    ],
+)
+def test_bad_input_is_one_line(kernel: FakeKernel, params: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        call(kernel, **params)
+    assert "\n" not in str(caught.value)
+
+
+def test_optional_keys_are_skipped_with_the_reason(kernel: FakeKernel) -> None:
+    kernel.read_only.add(SWAP)
+    outcome = call(
+        kernel,
+        sysctl={"vm.swappiness": 10, "kernel.numa_balancing": 0},
+        optional=["vm.swappiness", "kernel.numa_balancing"],
+    )
+    assert not outcome["changed"]
+    assert {skip["key"]: skip["reason"] for skip in outcome["skipped_keys"]}.keys() == {
+        "sysctl:vm.swappiness",
+        "sysctl:kernel.numa_balancing",
+    }
+
+
+def test_a_later_file_that_wins_is_named_with_its_line(kernel: FakeKernel) -> None:
+    kernel.put("/etc/sysctl.d/99-zzz-vendor.conf", "# vendor\nvm.swappiness=1")
+    outcome = call(kernel, sysctl={"vm.swappiness": 10})
+    assert "/etc/sysctl.d/99-zzz-vendor.conf:2 sets it to 1" in outcome["warnings"][0]
+
+
+def test_without_root_there_is_one_line(kernel: FakeKernel) -> None:
+    kernel.root_user = False
+    with pytest.raises(RefusedError, match="sysctl:vm.swappiness.*needs root; run the task with become: true"):
+        call(kernel, sysctl={"vm.swappiness": 10})
+    assert call(kernel, check=True, sysctl={"vm.swappiness": 10})["changed"]
