@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from .change import Change, Draft, Place, Value
 from .ledger import LOCK, PATH
 from .machine import Machine
 from .transaction import apply, finish_actions
+
+_FOLDER_IN_USE = {errno.ENOTEMPTY: "it holds files of others and stays"}
 
 
 class Subject(Protocol):
@@ -123,6 +126,7 @@ def _releases(owner: str, draft: Draft, machine: Machine) -> list[Change]:
                     live,
                     entry.original,
                     entry.scope,
+                    tolerate=_FOLDER_IN_USE if entry.kind == "dir" else {},
                     actions=tuple(entry.actions),
                     reason="no longer wanted: back to the value before us",
                     release=True,

@@ -12,17 +12,22 @@ from ..doors.host import FileState
 from ..engine.change import Draft
 from ..engine.machine import Machine
 
-HEADER = "# Written by ai_infra.workstation; changes here are lost. Undo: playbooks/rollback.yml\n"
+_MARK = "# Written by ai_infra.workstation"
+HEADER = f"{_MARK}; changes here are lost. Undo: playbooks/rollback.yml\n"
 
 
 @dataclass(frozen=True)
 class FileLook:
-    """What is at a path now, and which folders on the way to it are missing (outermost first)."""
+    """What is at a path now, and which folders on the way to it are missing (outermost first).
+
+    ours: the ledger knows the file, or it carries our mark (the ledger may have been lost).
+    """
 
     path: str
     state: FileState | None
     missing_folders: tuple[str, ...]
     read_only: bool
+    ours: bool
 
 
 def look_file(machine: Machine, path: str) -> FileLook:
@@ -32,7 +37,9 @@ def look_file(machine: Machine, path: str) -> FileLook:
     while not machine.host.is_dir(folder):
         missing.insert(0, folder)
         folder = posixpath.dirname(folder)
-    return FileLook(path, machine.host.file(path), tuple(missing), not machine.host.writable(folder))
+    state = machine.host.file(path)
+    ours = f"file:{path}" in machine.ledger.entries or (state is not None and state.content.startswith(_MARK))
+    return FileLook(path, state, tuple(missing), not machine.host.writable(folder), ours)
 
 
 def want_file(
@@ -42,6 +49,9 @@ def want_file(
     key = f"file:{look.path}"
     if look.read_only:
         draft.cannot(key, "the file system is read-only")
+        return
+    if look.state is not None and not look.ours:
+        draft.cannot(key, "this file exists and is not ours; move it away or choose another name")
         return
     before = look.state.to_json() if look.state else None
     after = None if content is None else FileState(content, mode, uid, gid).to_json()

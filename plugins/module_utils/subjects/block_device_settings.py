@@ -1,0 +1,208 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Queue settings of block devices, live and by a udev rule.
+
+Sources: Documentation/block/queue-sysfs.rst, udev(7). The rule file sorts behind the
+distribution's own (60-block-scheduler.rules and the like), so ours is the last word.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine.change import Draft
+from ..engine.machine import Machine
+from ..errors import InputError
+from ..values import integer, offered, selected
+from .drop_in import HEADER, FileLook, look_file, want_file
+
+NAME = "block_device_settings"
+
+RULES = "/etc/udev/rules.d/99-zz-ai-workstation-block.rules"
+_ATTRIBUTES = ("scheduler", "read_ahead_kb")
+_NOT_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which disks (a name pattern, or the disk under a path), and their settings."""
+
+    device: str
+    path: str
+    rotational: bool | None
+    settings: dict[str, str]
+
+    @property
+    def words(self) -> str:
+        return self.device or self.path
+
+
+@dataclass(frozen=True)
+class Desired:
+    rules: tuple[Rule, ...]
+    persist: bool
+    optional: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk as sysfs and the udev database show it. values: attribute -> (text, writable)."""
+
+    name: str
+    serial: str
+    rotational: bool
+    values: dict[str, tuple[str | None, bool]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    disks: tuple[Disk, ...]
+    under: dict[str, str | None]
+    rules_file: FileLook
+
+
+def parse(params: Mapping[str, Any]) -> Desired:
+    rules = []
+    for item in params.get("devices") or ():
+        device, path = item.get("device") or "", item.get("path") or ""
+        if bool(device) == bool(path):
+            raise InputError(
+                "devices: give each entry either device (a name pattern like 'nvme*') or path (a folder on the disk)"
+            )
+        if device and not re.match(r"^[A-Za-z0-9*?!\[\]_-]+$", device):
+            raise InputError(f"devices: {device!r} is not a kernel name or pattern; write one like 'nvme*' or 'sda'")
+        if path and not path.startswith("/"):
+            raise InputError(f"devices: path {path!r} is not absolute")
+        settings = _parse_settings(device or path, item)
+        rules.append(Rule(device, path, item.get("rotational"), settings))
+    return Desired(tuple(rules), bool(params.get("persist", True)), frozenset(params.get("optional") or ()))
+
+
+def _parse_settings(words: str, item: Mapping[str, Any]) -> dict[str, str]:
+    settings = {}
+    if item.get("scheduler") is not None:
+        settings["scheduler"] = str(item["scheduler"])
+        if not re.match(r"^[a-z][a-z0-9_-]*$", settings["scheduler"]):
+            raise InputError(
+                f"devices {words}: scheduler {settings['scheduler']!r} is not a name like none, mq-deadline, bfq"
+            )
+    if item.get("read_ahead_kb") is not None:
+        settings["read_ahead_kb"] = str(
+            integer(f"devices {words}: read_ahead_kb", item["read_ahead_kb"], 0, 1 << 20, "KiB")
+        )
+    if not settings:
+        raise InputError(f"devices {words}: says nothing; give scheduler or read_ahead_kb")
+    return settings
+
+
+def look(machine: Machine, desired: Desired) -> Snapshot:
+    host = machine.host
+    disks = []
+    for name in host.names("/sys/block"):
+        if name.startswith(_NOT_DISKS):
+            continue
+        queue = f"/sys/block/{name}/queue"
+        values = {
+            attribute: (host.text(f"{queue}/{attribute}"), host.writable(f"{queue}/{attribute}"))
+            for attribute in _ATTRIBUTES
+        }
+        number = host.text(f"/sys/block/{name}/dev") or ""
+        udev = host.text(f"/run/udev/data/b{number}") or ""
+        serial = next((line[12:] for line in udev.splitlines() if line.startswith("E:ID_SERIAL=")), "")
+        disks.append(Disk(name, serial, host.text(f"{queue}/rotational") == "1", values))
+    under = {rule.path: _disk_under(machine, rule.path) for rule in desired.rules if rule.path}
+    return Snapshot(tuple(disks), under, look_file(machine, RULES))
+
+
+def _disk_under(machine: Machine, path: str) -> str | None:
+    """The disk that holds a folder: the longest mount point above it, its device, the disk of that partition."""
+    best, number = "", ""
+    for line in (machine.host.text("/proc/self/mountinfo") or "").splitlines():
+        fields = line.split()
+        mount = fields[4]
+        if (path == mount or path.startswith(mount.rstrip("/") + "/")) and len(mount) >= len(best):
+            best, number = mount, fields[2]
+    target = machine.host.resolve(f"/sys/dev/block/{number}") if number else ""
+    if not machine.host.is_dir(target):
+        return None
+    if machine.host.exists(f"{target}/partition"):
+        target = posixpath.dirname(target)
+    return posixpath.basename(target)
+
+
+def decide(desired: Desired, snapshot: Snapshot) -> Draft:
+    every = frozenset(f"block:{words}" for words in desired.optional)
+    draft = Draft(optional=every)
+    chosen: dict[str, str] = {}
+    lines = []
+    for rule in desired.rules:
+        disks = [disk for disk in snapshot.disks if _matches(rule, disk, snapshot)]
+        if not disks:
+            there = ", ".join(disk.name for disk in snapshot.disks) or "none"
+            draft.cannot(f"block:{rule.words}", f"no disk matches; there is {there}")
+            continue
+        if rule.words in desired.optional:
+            draft.optional |= {_key(disk, attribute) for disk in disks for attribute in rule.settings}
+        done = [_want_disk(draft, rule, disk, chosen) for disk in disks]
+        if all(done):
+            lines.append(_udev_line(rule, disks))
+    if desired.persist and lines:
+        if desired.optional.issuperset(rule.words for rule in desired.rules):
+            draft.optional |= {f"file:{RULES}"}
+        want_file(draft, snapshot.rules_file, HEADER + "".join(lines), actions=("udev-reload",))
+    return draft
+
+
+def _key(disk: Disk, attribute: str) -> str:
+    return f"block:{disk.name}/{attribute}"
+
+
+def _matches(rule: Rule, disk: Disk, snapshot: Snapshot) -> bool:
+    if rule.rotational is not None and rule.rotational != disk.rotational:
+        return False
+    if rule.path:
+        return snapshot.under[rule.path] == disk.name
+    return fnmatch.fnmatchcase(disk.name, rule.device)
+
+
+def _want_disk(draft: Draft, rule: Rule, disk: Disk, chosen: dict[str, str]) -> bool:
+    """Plan the settings of one disk; whether all of them are possible."""
+    possible = True
+    for attribute, value in rule.settings.items():
+        key, path = _key(disk, attribute), f"/sys/block/{disk.name}/queue/{attribute}"
+        text, writable = disk.values[attribute]
+        if chosen.setdefault(key, value) != value:
+            draft.refusals.append(
+                f"{key}: two entries of devices match {disk.name} and ask for {chosen[key]} and {value}"
+            )
+        elif text is None:
+            draft.cannot(key, "this device has no such setting")
+        elif attribute == "scheduler" and value not in offered(text):
+            draft.cannot(key, f"{value!r} is not one of {', '.join(offered(text))}")
+        elif not writable:
+            draft.cannot(key, f"{path} is read-only here (a container, or the kernel offers no write)")
+        else:
+            kind = "choice" if attribute == "scheduler" else "text"
+            draft.want(key, kind, path, selected(text) if kind == "choice" else text, value)
+            continue
+        possible = False
+    return possible
+
+
+def _udev_line(rule: Rule, disks: list[Disk]) -> str:
+    match = ['ACTION=="add|change"', 'SUBSYSTEM=="block"', 'ENV{DEVTYPE}=="disk"']
+    if rule.path:
+        # Kernel names move between boots, the serial number does not.
+        disk = disks[0]
+        match.append(f'ENV{{ID_SERIAL}}=="{disk.serial}"' if disk.serial else f'KERNEL=="{disk.name}"')
+    else:
+        match.append(f'KERNEL=="{rule.device}"')
+    if rule.rotational is not None:
+        match.append(f'ATTR{{queue/rotational}}=="{int(rule.rotational)}"')
+    assign = [f'ATTR{{queue/{attribute}}}="{value}"' for attribute, value in rule.settings.items()]
+    return ", ".join(match + assign) + "\n"

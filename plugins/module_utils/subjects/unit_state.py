@@ -1,0 +1,118 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Enablement and activity of systemd units, as one set. Source: systemctl(1), systemd.unit(5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine.change import Draft
+from ..engine.machine import Machine
+from ..errors import InputError
+
+NAME = "unit_state"
+
+_UNIT = re.compile(r"^[A-Za-z0-9:_.\\@-]+\.(service|timer|socket|mount|path|target|slice|swap)$")
+_SETTABLE = ("enabled", "disabled", "masked")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    name: str
+    unit_file: str | None
+    active: str | None
+    ours: bool
+
+
+@dataclass(frozen=True)
+class Desired:
+    units: tuple[Wanted, ...]
+    optional: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """LoadState, UnitFileState and ActiveState of systemctl show."""
+
+    load: str
+    unit_file: str
+    active: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    systemd: bool
+    units: dict[str, Unit]
+
+
+def parse(params: Mapping[str, Any]) -> Desired:
+    units: dict[str, Wanted] = {}
+    for item in params.get("units") or ():
+        name = str(item["name"])
+        if not _UNIT.match(name):
+            raise InputError(f"units: {name!r} is not a unit name with its suffix; write one like 'fstrim.timer'")
+        if name in units:
+            raise InputError(f"units: {name} is named twice; one call describes each unit once")
+        if item.get("unit_file") is None and item.get("active") is None:
+            raise InputError(f"units {name}: says nothing; give unit_file ({', '.join(_SETTABLE)}) or active")
+        if item.get("unit_file") == "masked" and item.get("active"):
+            raise InputError(f"units {name}: a masked unit cannot be active; remove one of the two")
+        active = item.get("active")
+        activity = None if active is None else "active" if active else "inactive"
+        units[name] = Wanted(name, item.get("unit_file"), activity, bool(item.get("ours")))
+    return Desired(tuple(units.values()), frozenset(params.get("optional") or ()))
+
+
+def look(machine: Machine, desired: Desired) -> Snapshot:
+    if not machine.host.is_dir("/run/systemd/system") or not desired.units:
+        return Snapshot(machine.host.is_dir("/run/systemd/system"), {})
+    names = [wanted.name for wanted in desired.units]
+    shown = machine.host.run(("systemctl", "show", "--property=LoadState,UnitFileState,ActiveState", "--", *names))
+    blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.out.split("\n\n")]
+    found = {
+        name: Unit(block.get("LoadState", ""), block.get("UnitFileState", ""), block.get("ActiveState", ""))
+        for name, block in zip(names, blocks)
+    }
+    return Snapshot(True, found)
+
+
+def decide(desired: Desired, snapshot: Snapshot) -> Draft:
+    keys = ("unit_file:{}", "unit_active:{}")
+    draft = Draft(optional=frozenset(key.format(name) for name in desired.optional for key in keys))
+    for wanted in desired.units:
+        unit = snapshot.units.get(wanted.name, Unit("not-found", "", ""))
+        if wanted.unit_file:
+            _want_unit_file(draft, wanted, unit, snapshot.systemd)
+        if wanted.active:
+            key = f"unit_active:{wanted.name}"
+            reason = _missing(unit, wanted, snapshot.systemd)
+            if reason:
+                draft.cannot(key, reason)
+            else:
+                live = "active" if unit.active in ("active", "reloading", "activating") else "inactive"
+                draft.want(key, "unit_active", wanted.name, live, wanted.active)
+    return draft
+
+
+def _want_unit_file(draft: Draft, wanted: Wanted, unit: Unit, systemd: bool) -> None:
+    key = f"unit_file:{wanted.name}"
+    reason = _missing(unit, wanted, systemd)
+    live = unit.unit_file or "disabled"
+    if reason:
+        draft.cannot(key, reason)
+    elif live not in _SETTABLE and wanted.unit_file != "masked":
+        # static, indirect, generated, alias: something else pulls it in, there is nothing to enable.
+        draft.cannot(key, f"the unit is {live}: it has no enablement of its own")
+    else:
+        draft.want(key, "unit_file", wanted.name, live, wanted.unit_file, scope="persistent")
+
+
+def _missing(unit: Unit, wanted: Wanted, systemd: bool) -> str:
+    if not systemd:
+        return "systemd does not run here"
+    if unit.load == "not-found" and not wanted.ours:
+        return "this machine has no such unit"
+    return ""

@@ -1,0 +1,125 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""block_device_settings on a tree with an NVMe disk, a rotating disk and a loop device."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
+from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import block_device_settings as subject
+from fake_kernel import FakeKernel, refuse, run_module
+
+NVME, SDA = "/sys/block/nvme0n1/queue", "/sys/block/sda/queue"
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> FakeKernel:
+    kernel = FakeKernel(tmp_path)
+    for name, number, rotational, scheduler in (
+        ("nvme0n1", "259:0", 0, "[none] mq-deadline"),
+        ("sda", "8:0", 1, "none [mq-deadline] bfq"),
+        ("loop0", "7:0", 0, "[none]"),
+    ):
+        folder = f"/sys/devices/{name}"
+        kernel.put_all(
+            {
+                f"{folder}/queue/scheduler": scheduler,
+                f"{folder}/queue/read_ahead_kb": 128,
+                f"{folder}/queue/rotational": rotational,
+                f"{folder}/dev": number,
+            }
+        )
+        for link in (f"/sys/block/{name}", f"/sys/dev/block/{number}"):
+            Path(kernel.at(link)).parent.mkdir(parents=True, exist_ok=True)
+            Path(kernel.at(link)).symlink_to(kernel.at(folder))
+    kernel.put("/sys/devices/nvme0n1/nvme0n1p2/partition", "2")
+    Path(kernel.at("/sys/dev/block/259:2")).symlink_to(kernel.at("/sys/devices/nvme0n1/nvme0n1p2"))
+    kernel.put("/run/udev/data/b259:0", "E:ID_SERIAL=LAB_NVME_1")
+    kernel.put(
+        "/proc/self/mountinfo",
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 259:2 / /mnt/ai-data rw - ext4 /dev/nvme0n1p2 rw",
+    )
+    return kernel
+
+
+def call(kernel: FakeKernel, *devices, check: bool = False, **params):
+    return run_module(subject, kernel, check, devices=list(devices), **params)
+
+
+def test_disk_under_a_folder_is_set_and_ruled_by_serial(kernel: FakeKernel) -> None:
+    device = {"path": "/mnt/ai-data/models", "scheduler": "mq-deadline", "read_ahead_kb": 4096}
+    predicted = call(kernel, device, check=True)
+    assert kernel.writes == []
+    assert call(kernel, device) == predicted
+    assert (kernel.text(f"{NVME}/scheduler"), kernel.text(f"{NVME}/read_ahead_kb")) == ("none [mq-deadline]", "4096")
+    assert kernel.text(f"{SDA}/read_ahead_kb") == "128"
+    assert (
+        'ENV{ID_SERIAL}=="LAB_NVME_1", ATTR{queue/scheduler}="mq-deadline", ATTR{queue/read_ahead_kb}="4096"'
+        in kernel.text(subject.RULES)
+    )
+    assert not call(kernel, device)["changed"]
+    call(kernel)
+    assert (kernel.text(f"{NVME}/scheduler"), kernel.exists(subject.RULES)) == ("[none] mq-deadline", False)
+
+
+def test_pattern_and_kind_of_disk(kernel: FakeKernel) -> None:
+    call(kernel, {"device": "*", "rotational": True, "scheduler": "bfq"})
+    assert kernel.text(f"{SDA}/scheduler") == "none mq-deadline [bfq]"
+    assert kernel.text(f"{NVME}/scheduler") == "[none] mq-deadline"
+    assert 'KERNEL=="*", ATTR{queue/rotational}=="1", ATTR{queue/scheduler}="bfq"' in kernel.text(subject.RULES)
+
+
+def test_a_refused_write_leaves_nothing(kernel: FakeKernel) -> None:
+    kernel.rules[f"{NVME}/read_ahead_kb"] = refuse(errno.EINVAL)
+    with pytest.raises(ApplyError, match="nothing of this call remains"):
+        call(kernel, {"device": "nvme*", "scheduler": "mq-deadline", "read_ahead_kb": 512})
+    assert (kernel.text(f"{NVME}/scheduler"), kernel.exists(subject.RULES)) == ("[none] mq-deadline", False)
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ([{"device": "nvme*", "scheduler": "bfq"}], "'bfq' is not one of none, mq-deadline"),
+        ([{"device": "vd*", "scheduler": "none"}], "no disk matches; there is nvme0n1, sda"),
+        (
+            [{"device": "nvme*", "read_ahead_kb": 1}, {"device": "*", "read_ahead_kb": 2}],
+            "two entries of devices match nvme0n1",
+        ),
+    ],
+)
+def test_what_this_machine_lacks(kernel: FakeKernel, devices, message: str) -> None:
+    with pytest.raises(RefusedError, match=message):
+        call(kernel, *devices)
+    assert kernel.writes == []
+
+
+def test_optional_entries_are_skipped(kernel: FakeKernel) -> None:
+    kernel.read_only.add(f"{NVME}/scheduler")
+    outcome = call(
+        kernel,
+        {"device": "nvme*", "scheduler": "mq-deadline"},
+        {"device": "vd*", "scheduler": "none"},
+        optional=["nvme*", "vd*"],
+    )
+    assert {skip["key"] for skip in outcome["skipped_keys"]} == {"block:nvme0n1/scheduler", "block:vd*"}
+    assert not outcome["changed"]
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ({"scheduler": "none"}, "either device"),
+        ({"device": "sda", "path": "/", "scheduler": "none"}, "either device"),
+        ({"device": "sda; reboot", "scheduler": "none"}, "not a kernel name"),
+        ({"device": "sda", "scheduler": "No ne"}, "not a name like"),
+        ({"device": "sda", "read_ahead_kb": -1}, "whole number from 0"),
+        ({"device": "sda"}, "says nothing"),
+        ({"path": "mnt", "scheduler": "none"}, "is not absolute"),
+    ],
+)
+def test_bad_input(kernel: FakeKernel, device, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(kernel, device)
