@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from uuid import NAMESPACE_DNS, uuid5
 
 HERE = Path(__file__).resolve().parent
@@ -54,7 +54,7 @@ class TracedCall(NamedTuple):
     arguments: str
 
 
-class DriverInUse(RuntimeError):
+class DriverInUseError(RuntimeError):
     """The driver cannot be unloaded: a process has NVML open."""
 
 
@@ -70,6 +70,17 @@ def _write(path: Path, values: dict[str, str]) -> None:
     fresh.rename(path)
 
 
+def _restarted(state: dict[str, str], which: str = "") -> dict[str, str]:
+    """The state after the driver took hold of the GPUs anew: what is not on the board is gone, what
+    was pending there is in force."""
+    lost = (f"v.{which}", f"d.{which}")
+    kept = {key: value for key, value in state.items() if not key.startswith(lost)}
+    for key, value in list(kept.items()):
+        if key.startswith(f"p.{which}") and key.endswith("_pending"):
+            kept[key.removesuffix("_pending") + "_current"] = value
+    return kept
+
+
 class Machine:
     """The state directory of one machine. Created on first use, reused when it exists."""
 
@@ -79,7 +90,7 @@ class Machine:
         if gpus or not (self.directory / "machine").exists():
             self._create(gpus, settings)
         elif settings:
-            self.set(**settings)
+            self.set(None, **settings)
 
     def _create(self, gpus: Sequence[str], settings: dict[str, object]) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -93,6 +104,9 @@ class Machine:
             values[f"{index}.card"] = card
             values[f"{index}.uuid"] = f"GPU-{uuid5(NAMESPACE_DNS, f'{card}.{index}.fake-nvml')}"
             values[f"{index}.bus_id"] = f"00000000:{index + 1:02X}:00.0"
+            serial = _read(self.directory / "cards" / f"{card}.card").get("serial", "N/A")
+            if serial.isdigit():
+                values[f"{index}.serial"] = str(int(serial) + index)
         values.update({key: str(value) for key, value in settings.items()})
         _write(self.directory / "machine", values)
         _write(self.directory / "state", {"driver_load_id": "1"})
@@ -100,7 +114,7 @@ class Machine:
             (self.directory / name).touch()
             (self.directory / name).chmod(0o666)
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -118,6 +132,7 @@ class Machine:
 
     def environment(self) -> dict[str, str]:
         """What a process needs to find this machine instead of a real driver."""
+        build()
         inherited = os.environ.get("LD_LIBRARY_PATH")
         path = f"{BUILD}:{inherited}" if inherited else str(BUILD)
         return {"LD_LIBRARY_PATH": path, "FAKE_NVML_STATE": str(self.directory)}
@@ -127,7 +142,9 @@ class Machine:
         not get our environment: an Ansible module, a container."""
         target = Path(library_directory)
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(build(), target / LIBRARY)
+        fresh = target / f"{LIBRARY}.new"
+        shutil.copy(build(), fresh)
+        fresh.rename(target / LIBRARY)  # never write into a library that a process has mapped
         (target / "fake_nvml.conf").write_text(f"state={state_as_seen_there or self.directory}\n")
 
     def uuid(self, gpu: int = 0) -> str:
@@ -188,17 +205,20 @@ class Machine:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not force:
-                    raise DriverInUse("a process has NVML open") from None
+                    raise DriverInUseError("a process has NVML open") from None
             state = _read(self.directory / "state")
-            kept = {key: value for key, value in state.items() if not key.startswith(("v.", "d."))}
-            for key, value in list(kept.items()):
-                if key.endswith("_pending"):
-                    kept[key.removesuffix("_pending") + "_current"] = value
+            kept = _restarted(state)
             kept["driver_load_id"] = str(int(state["driver_load_id"]) + 1)
             _write(self.directory / "state", kept)
 
     def reboot(self) -> None:
         self.reload_driver(force=True)
+
+    def reset_gpu(self, gpu: int = 0) -> None:
+        """`nvidia-smi --gpu-reset`: as a reload, for one GPU."""
+        with self._locked():
+            state = _read(self.directory / "state")
+            _write(self.directory / "state", _restarted(state, f"{self.uuid(gpu)}."))
 
 
 def reload_driver(directory: str | Path) -> None:

@@ -92,6 +92,13 @@ static uint round_down(const struct gpu *gpu, uint clock)
     return clock <= range.lowest ? range.lowest : point(&range, steps_below(&range, clock));
 }
 
+static uint round_up(const struct gpu *gpu, uint clock)
+{
+    struct range range = top_range(gpu);
+    uint below = round_down(gpu, clock), above = point(&range, steps_below(&range, below) + 1);
+    return below >= clock || above > range.highest ? below : above;
+}
+
 /* The highest rung that is not above the clock, else the lowest. */
 static uint memory_round_down(const struct gpu *gpu, uint clock)
 {
@@ -166,7 +173,7 @@ struct now clocks_now(const struct gpu *gpu)
     }
     if (locked(gpu, "graphics", &lowest, &highest)) {
         uint wanted = now.graphics;
-        now.graphics = round_down(gpu, clamp(wanted, lowest, highest));
+        now.graphics = round_down(gpu, clamp(wanted, round_up(gpu, lowest), highest));
         if (busy && now.graphics < wanted)
             now.reasons |= REASON_CLOCKS_SETTING;
     }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -11,6 +12,17 @@
 
 /* Matches let pass so far, per rule: a count of this process, as the number of a call is. */
 static long seen[MAX_RULES];
+
+/* Rules that were written anew count from the start. */
+static void forget_old_rules(FILE *file)
+{
+    static struct timespec written;
+    struct stat now;
+    if (fstat(fileno(file), &now) == 0 && memcmp(&now.st_mtim, &written, sizeof written) != 0) {
+        written = now.st_mtim;
+        memset(seen, 0, sizeof seen);
+    }
+}
 
 struct rule {
     char function[128];
@@ -104,6 +116,8 @@ void apply_faults(struct call *call)
     char line[512];
     int number = 0;
     FILE *file = fopen(path_of("faults"), "re");
+    if (file)
+        forget_old_rules(file);
     while (file && number < MAX_RULES && fgets(line, sizeof line, file)) {
         struct rule rule = parse(line);
         number++;
