@@ -15,6 +15,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.machin
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.plan import converge
 
 Rule = Callable[["FakeKernel", str], str]
+Program = Callable[["FakeKernel", list[str]], Completed]
 
 
 class FakeKernel(Host):
@@ -26,6 +27,7 @@ class FakeKernel(Host):
         self.read_only: set[str] = set()
         self.writes: list[str] = []
         self.commands: dict[str, Completed] = {}
+        self.programs: dict[str, Program] = {}
         self.acted: list[str] = []
         self.root_user = True
         self.before_write = self.writes.append
@@ -84,6 +86,8 @@ class FakeKernel(Host):
 
     def run(self, argv: Any, timeout: float = 120) -> Completed:
         line = " ".join(argv)
+        if argv[0] in self.programs and line not in self.commands:
+            return self.programs[argv[0]](self, list(argv[1:]))
         return self.commands.get(line, Completed(0, "", ""))
 
     def act(self, argv: Any, timeout: float = 600) -> Completed:

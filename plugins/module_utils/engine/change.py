@@ -29,7 +29,8 @@ class Change:
     next boot on. touches: places that the kernel changes along; they are journaled with this one and
     put back with it. tolerate: errno -> reason; such an answer at the write is a skip. actions: names
     in actions.py that must run after the write. identity: for values without a getter, what must
-    stay the same for our record to stay true. partial: the kernel may grant less than asked.
+    stay the same for our record to stay true. partial: the kernel may grant less than asked. explain:
+    what to say, with {got} for the value read back, where the kernel took the write and did not do it.
     """
 
     place: Place
@@ -43,6 +44,7 @@ class Change:
     actions: tuple[str, ...] = ()
     identity: str = ""
     partial: bool = False
+    explain: str = ""
     release: bool = False
 
     @property
@@ -67,6 +69,7 @@ class Draft:
 
     `covered` holds every key that the call speaks about, changed or not: what the same owner managed
     before and does not name now goes back to its original. `refusals` end the call before any write.
+    `releases_first`: what goes back must be free before the new values can be had (memory).
     """
 
     optional: frozenset[str] = frozenset()
@@ -77,6 +80,7 @@ class Draft:
     covered: set[str] = field(default_factory=set)
     reboot_reasons: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
+    releases_first: bool = False
 
     def want(self, key: str, kind: str, address: str, before: Value, after: Value, **more: Any) -> None:
         """State the wanted value of one key; it becomes a change only where it differs."""

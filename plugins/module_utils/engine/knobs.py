@@ -10,6 +10,8 @@ undoing and verifying are derived from the pair and written once, in transaction
     cpulist      a CPU list ("0-3,8"); cpumask: the same as hexadecimal groups
     file         a whole regular file of ours; None: absent
     dir          a directory of ours, by its mode; None: absent
+    mount_point  a directory of ours by its existence (its mode is hidden under the mount); None: absent
+    mount        what is mounted at a path: file system type and options as the kernel prints them
     unit_file    enablement of a systemd unit: enabled, disabled, masked, static, ...
     unit_active  active or inactive
     module       a kernel module: loaded or absent
@@ -81,15 +83,47 @@ def _write_dir(machine: Machine, path: str, value: Value) -> None:
         machine.host.make_dir(path, value)
 
 
-def _systemctl(host: Host, *argv: str) -> None:
-    result = host.act(("systemctl", *argv))
+def _read_mount_point(machine: Machine, path: str) -> Value:
+    return "present" if machine.host.is_dir(path) else None
+
+
+def _write_mount_point(machine: Machine, path: str, value: Value) -> None:
+    _write_dir(machine, path, None if value is None else 0o755)
+
+
+def _read_mount(machine: Machine, path: str) -> Value:
+    """Type and super block options of the topmost mount (proc_pid_mountinfo(5)), without the usual "rw"."""
+    for line in reversed((machine.host.text("/proc/self/mountinfo") or "").splitlines()):
+        fields = line.split()
+        if fields[4] == path:
+            kind, _source, options = fields[fields.index("-") + 1 :][:3]
+            return f"{kind} {','.join(sorted(set(options.split(',')) - {'rw', 'seclabel'}))}"
+    return None
+
+
+def _write_mount(machine: Machine, path: str, value: Value) -> None:
+    if _read_mount(machine, path) is not None:
+        _command(machine.host, "umount", path)
+    if value is not None:
+        kind, _space, options = str(value).partition(" ")
+        _command(machine.host, "mount", "-t", kind, "-o", options or "rw", kind, path)
+
+
+def _command(host: Host, *argv: str) -> None:
+    result = host.act(argv)
     if result.code:
         message = (result.err or result.out).strip().splitlines()
-        raise OSError(errno.EIO, f"systemctl {' '.join(argv)}: {message[-1] if message else f'code {result.code}'}")
+        raise OSError(errno.EIO, f"{' '.join(argv)}: {message[-1] if message else f'code {result.code}'}")
+
+
+def _systemctl(host: Host, *argv: str) -> None:
+    _command(host, "systemctl", *argv)
 
 
 def _read_unit_file(machine: Machine, unit: str) -> Value:
-    return machine.host.run(("systemctl", "is-enabled", unit)).out.strip() or "not-found"
+    # A unit whose file is gone (older systemd prints nothing, newer not-found) is not enabled.
+    state = machine.host.run(("systemctl", "is-enabled", unit)).out.strip()
+    return "disabled" if state in ("", "not-found") else state
 
 
 def _write_unit_file(machine: Machine, unit: str, value: Value) -> None:
@@ -143,6 +177,8 @@ _KINDS: dict[str, tuple[_Reader, _Writer]] = {
     "cpumask": (_read_cpumask, _write_cpumask),
     "file": (_read_file, _write_file),
     "dir": (_read_dir, _write_dir),
+    "mount_point": (_read_mount_point, _write_mount_point),
+    "mount": (_read_mount, _write_mount),
     "unit_file": (_read_unit_file, _write_unit_file),
     "unit_active": (_read_unit_active, _write_unit_active),
     "module": (_read_module, _write_module),

@@ -111,10 +111,13 @@ class Ledger:
         for change in changes:
             order += 1
             entry = self._open(change.place, change.before, owner, change.scope, order)
-            entry.intent = [change.after]
+            entry.intent, entry.touched_by = [change.after], ""
             entry.actions = list(change.actions)
             self.pending_actions.update(change.actions)
         for place, before, cause in touched:
+            known = self.entries.get(place.key)
+            if known and not known.touched_by:
+                continue  # someone manages it by name: it stays his to take back
             order += 1
             entry = self._open(place, before, owner, "runtime", order)
             entry.touched_by = cause

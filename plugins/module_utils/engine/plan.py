@@ -42,6 +42,9 @@ class Subject(Protocol):
     def decide(self, desired: Any, snapshot: Any) -> Draft:
         """The changes from the snapshot to the desired state, in the order of writing."""
 
+    # A subject may also have report(machine, desired) -> dict: what is read anew after the writes and
+    # replaces what decide() foretold in Draft.report.
+
 
 def converge(subject: Subject, params: Mapping[str, Any], check_mode: bool, machine: Machine) -> dict[str, Any]:
     """Bring the machine to what `params` describe, or say what would be done in check mode.
@@ -68,6 +71,8 @@ def converge(subject: Subject, params: Mapping[str, Any], check_mode: bool, mach
                 f"{subject.NAME}: {error.strerror or error}: {error.filename or PATH}; nothing was changed"
             ) from error
         draft.skipped += done.skipped
+        if hasattr(subject, "report"):
+            draft.report.update(subject.report(machine, desired))
         return result(draft, done.actions, done.skipped, done.changes, fingerprint(changes))
 
 
@@ -96,7 +101,8 @@ def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Ma
     draft = subject.decide(desired, subject.look(machine, desired))
     if draft.refusals:
         raise RefusedError("; ".join(draft.refusals), refusals=draft.refusals)
-    changes = draft.changes + _releases(owner_of(subject, params), draft, machine)
+    releases = _releases(owner_of(subject, params), draft, machine)
+    changes = releases + draft.changes if draft.releases_first else draft.changes + releases
     expect = params.get("expect")
     if expect and expect != fingerprint(changes):
         raise RefusedError(

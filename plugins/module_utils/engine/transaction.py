@@ -125,8 +125,17 @@ def _write(machine: Machine, change: Change) -> Change | str | None:
     if live == change.after:
         return change
     if change.partial:
+        # Asking again in this boot would bring no more: the subject may say so instead of trying.
+        machine.ledger.remember_refusal(change.key, granted(change.after, live))
         return None if live == change.before else replace(change, after=live)
+    if change.explain:
+        raise ApplyError(f"{change.key}: {change.explain.format(got=public_value(live))}")
     raise ApplyError(f"{change.key}: asked for {public_value(change.after)!r}, read back {public_value(live)!r}")
+
+
+def granted(asked: Value, live: Value) -> str:
+    """How the ledger remembers that the kernel granted a part only."""
+    return f"asked for {asked}, granted {live}"
 
 
 def _settle(machine: Machine, changes: list[Change]) -> None:

@@ -5,15 +5,20 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..doors.host import FileState
 from ..engine.change import Draft
 from ..engine.machine import Machine
+from ..values import words
 
 _MARK = "# Written by ai_infra.workstation"
 HEADER = f"{_MARK}; changes here are lost. Undo: playbooks/rollback.yml\n"
+
+# Where sysctl.d files live, strongest first (sysctl.d(5)).
+_SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
 
 
 @dataclass(frozen=True)
@@ -70,3 +75,20 @@ def want_folders(draft: Draft, look: FileLook) -> None:
     while folder != "/":
         draft.covered.add(f"dir:{folder}")
         folder = posixpath.dirname(folder)
+
+
+def sysctl_overrides(machine: Machine, ours: str, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Keys of ours that a file read later at boot sets again: key -> "file:line sets it to value"."""
+    files: dict[str, str] = {}
+    for folder in reversed(_SYSCTL_FOLDERS):
+        files.update({name: f"{folder}/{name}" for name in machine.host.names(folder) if name.endswith(".conf")})
+    found: dict[str, str] = {}
+    for name in sorted(files):
+        if name <= posixpath.basename(ours):
+            continue
+        for number, line in enumerate((machine.host.text(files[name]) or "").splitlines(), 1):
+            key, equals, value = line.partition("=")
+            key = key.strip().lstrip("-")
+            if equals and not key.startswith(("#", ";")) and key in wanted and words(value) != wanted[key]:
+                found[key] = f"{files[name]}:{number} sets it to {words(value)}"
+    return found

@@ -17,7 +17,7 @@ from ..engine.change import Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import offered, selected, words
-from .drop_in import HEADER, FileLook, look_file, want_file
+from .drop_in import HEADER, FileLook, look_file, sysctl_overrides, want_file
 
 NAME = "kernel_settings"
 
@@ -29,8 +29,6 @@ EXCLUSIVE = {
     "vm.dirty_background_bytes": "vm.dirty_background_ratio",
     "vm.dirty_background_ratio": "vm.dirty_background_bytes",
 }
-# Where sysctl.d files live, strongest first (sysctl.d(5)).
-_SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
         values,
         look_file(machine, sysctl_file),
         look_file(machine, f"/etc/tmpfiles.d/99-zz-{desired.name}.conf"),
-        _overrides(machine, sysctl_file, desired.sysctl),
+        sysctl_overrides(machine, sysctl_file, desired.sysctl),
     )
 
 
@@ -127,23 +125,6 @@ def _look_value(machine: Machine, path: str) -> Live:
         return Live(None, (), False, tuple(machine.host.names(posixpath.dirname(path))))
     choices = offered(text) if "[" in text else ()
     return Live(selected(text) if choices else words(text), choices, machine.host.writable(path))
-
-
-def _overrides(machine: Machine, ours: str, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Keys of ours that a file read later sets again: key -> "file:line sets it to value"."""
-    files: dict[str, str] = {}
-    for folder in reversed(_SYSCTL_FOLDERS):
-        files.update({name: f"{folder}/{name}" for name in machine.host.names(folder) if name.endswith(".conf")})
-    found: dict[str, str] = {}
-    for name in sorted(files):
-        if name <= posixpath.basename(ours):
-            continue
-        for number, line in enumerate((machine.host.text(files[name]) or "").splitlines(), 1):
-            key, equals, value = line.partition("=")
-            key = key.strip().lstrip("-")
-            if equals and not key.startswith(("#", ";")) and key in wanted and words(value) != wanted[key]:
-                found[key] = f"{files[name]}:{number} sets it to {words(value)}"
-    return found
 
 
 def decide(desired: Desired, snapshot: Snapshot) -> Draft:
