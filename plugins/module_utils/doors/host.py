@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -83,6 +83,31 @@ class Host:
             return None if text is None else int(text)
         except ValueError:
             return None
+
+    def many(self, paths: Iterable[str]) -> list[str | None]:
+        """text() of many small kernel files (up to 64 KiB each) with the fewest calls: facts read thousands."""
+        found: list[str | None] = []
+        for path in paths:
+            try:
+                handle = os.open(self.root + path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                found.append(None)
+                continue
+            try:
+                found.append(os.read(handle, 65536).decode("utf-8", "surrogateescape").strip())
+            except OSError:
+                found.append(None)
+            finally:
+                os.close(handle)
+        return found
+
+    def space(self, path: str) -> tuple[int, int] | None:
+        """Bytes of a mounted file system: (all, free to users); None where it cannot be asked."""
+        try:
+            found = os.statvfs(self.at(path))
+        except OSError:
+            return None
+        return found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail
 
     def names(self, path: str) -> list[str]:
         """Sorted names in a directory; empty where there is none."""
