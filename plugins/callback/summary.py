@@ -1,0 +1,68 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The last words of a run: per machine what changed or would change, what was skipped and why, and what to look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+
+from ..plugin_utils.summary import HostReport, render
+
+DOCUMENTATION = r"""
+name: summary
+type: aggregate
+short_description: Summarise what a run changed, skipped and found, per machine
+version_added: 0.1.0
+description:
+  - Prints, after the last task, one block per machine with every changed key, every skipped key with its reason,
+    the firmware findings, the reboot reasons and the errors.
+author:
+  - ai_infra.workstation contributors (@ai-infra)
+requirements:
+  - enabled in the configuration (callbacks_enabled = ai_infra.workstation.summary)
+"""
+
+
+class CallbackModule(CallbackBase):
+    """Collects the results of this collection's modules and prints them at the end."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "ai_infra.workstation.summary"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reports: dict[str, HostReport] = {}
+
+    def _report(self, result: Any) -> HostReport:
+        return self._reports.setdefault(_part(result, "host").get_name(), HostReport())
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        data = _part(result, "result")
+        if "changes" in data or "findings" in data or "workstation_plan" in (data.get("ansible_facts") or {}):
+            role = _part(result, "task")._role  # noqa: SLF001 - there is no public way to a task's role
+            self._report(result).add(role.get_name().rpartition(".")[2] if role else "", data)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            self._report(result).errors.append(
+                f"{_part(result, 'task').get_name()}: {_part(result, 'result').get('msg', 'failed')}"
+            )
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._report(result).errors.append(f"cannot be reached: {_part(result, 'result').get('msg', '')}")
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002 - the signature is Ansible's
+        check = bool(context.CLIARGS.get("check"))
+        for host, report in sorted(self._reports.items()):
+            for line in render(host, report, check):
+                self._display.display(line)
+
+
+def _part(result: Any, name: str) -> Any:
+    # ansible-core 2.18 has only the underscored names, 2.19 made them public.
+    return getattr(result, name) if hasattr(result, name) else getattr(result, f"_{name}")

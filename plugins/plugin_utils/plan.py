@@ -1,0 +1,90 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The plan of one machine: the parameters of every module call of os_tuning and gpu_tuning.
+
+Pure: facts and variables in, a dictionary out. The roles hand its parts to the modules as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .profiles import NAMES, Wanted, wanted
+from .variables import misspelt
+
+
+class PlanError(ValueError):
+    """The inventory is wrong; every reason in one message."""
+
+
+def make(facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list[str]) -> dict[str, Any]:
+    """Make the plan. `variables` holds our variables as far as the inventory defines them, `all_names` every name.
+
+    Raises PlanError with all that is wrong at once.
+    """
+    errors = [
+        f"variable {name} is not one of ours" + (f"; did you mean {near}?" if near else "; see the roles' README")
+        for name, near in misspelt(all_names)
+    ]
+    profile = variables.get("workstation_profile", "balanced")
+    if profile not in NAMES:
+        errors.append(f"workstation_profile: {profile!r} is not one of {', '.join(NAMES)}")
+    if errors:
+        raise PlanError("; ".join(errors))
+    values = wanted(profile, facts, variables)
+    return {
+        "profile": profile,
+        "os_tuning": _os_tuning(values, variables),
+        "gpu_tuning": _gpu_tuning(values, variables),
+        "from_profile": {name: entry.from_profile for name, entry in sorted(values.items()) if entry.from_profile},
+    }
+
+
+def _os_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any]) -> dict[str, Any]:
+    sysctl, thp, defrag = values["os_tuning_sysctl"], values["os_tuning_thp"], values["os_tuning_thp_defrag"]
+    disks, units = values["os_tuning_block_devices"], values["os_tuning_units"]
+    cpu = {name: values[f"os_tuning_{name}"] for name in ("governor", "epp", "boost", "idle_latency_us", "smt")}
+    return {
+        "sysctl": sysctl.value,
+        "sysfs": variables.get("os_tuning_sysfs") or {},
+        "kernel_settings_optional": sysctl.from_profile,
+        "cpu": {name: entry.value for name, entry in cpu.items()},
+        "cpu_optional": [name for name, entry in cpu.items() if entry.from_profile],
+        "hugepages": values["os_tuning_hugepages"].value or [],
+        "thp": thp.value,
+        "thp_defrag": defrag.value,
+        "thp_optional": [name for name, entry in (("thp_enabled", thp), ("thp_defrag", defrag)) if entry.from_profile],
+        "interrupts": values["os_tuning_interrupts"].value or [],
+        "block_devices": disks.value or [],
+        "block_devices_optional": _names(disks, "device", "path"),
+        "kernel_parameters": values["os_tuning_kernel_parameters"].value or {},
+        "units": units.value or [],
+        "units_optional": _names(units, "name"),
+    }
+
+
+def _gpu_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any]) -> dict[str, Any]:
+    names = (
+        "persistence",
+        "power_limit",
+        "gpu_clocks",
+        "memory_clocks",
+        "compute_mode",
+        "application_clocks",
+        "ecc",
+        "mig",
+    )
+    entries = {name: values[f"gpu_tuning_{name}"] for name in names}
+    return {
+        "settings": {name: entry.value for name, entry in entries.items() if entry.value is not None},
+        "optional": [name for name, entry in entries.items() if entry.from_profile],
+        "gpus": variables.get("gpu_tuning_gpus") or [],
+    }
+
+
+def _names(entry: Wanted, *fields: str) -> list[str]:
+    """What the entries of a list that came from a profile are called."""
+    if not entry.from_profile:
+        return []
+    return [str(next(item[field] for field in fields if field in item)) for item in entry.value]

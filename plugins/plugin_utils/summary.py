@@ -1,0 +1,128 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The readable end of a run. Pure: results in, lines out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_WIDTH = 100
+
+
+@dataclass
+class HostReport:
+    """What the modules said about one machine."""
+
+    profile: str = ""
+    changes: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    skipped: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    findings: list[Mapping[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    reboot: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def add(self, role: str, data: Mapping[str, Any]) -> None:
+        """Take in the result of one task of a role."""
+        plan = (data.get("ansible_facts") or {}).get("workstation_plan")
+        if plan:
+            self.profile = plan["profile"]
+        self.changes += [(role, change) for change in data.get("changes") or ()]
+        self.skipped += [(role, skip) for skip in data.get("skipped_keys") or ()]
+        self.findings += data.get("findings") or ()
+        self.warnings += data.get("warnings") or ()
+        self.reboot += data.get("reboot_reasons") or ()
+
+
+def render(host: str, report: HostReport, check: bool) -> Iterator[str]:
+    """The block of one machine."""
+    yield ""
+    yield f"{host}  " + (f"profile {report.profile}  " if report.profile else "") + _verdict(report, check)
+    yield from _changes(report, check)
+    yield from _skipped(report)
+    yield from _findings(report)
+    yield from _plain("WARNINGS", report.warnings)
+    yield from _plain("A REBOOT IS NEEDED", report.reboot)
+    yield from _plain("ERRORS", report.errors)
+
+
+def _verdict(report: HostReport, check: bool) -> str:
+    if report.errors:
+        return "FAILED"
+    count = len(report.changes)
+    if check:
+        return f"dry run: {count} changes planned, nothing was touched"
+    return f"{count} changes made" if count else "as wanted, nothing to change"
+
+
+def _changes(report: HostReport, check: bool) -> Iterator[str]:
+    if not report.changes:
+        return
+    yield "  WOULD CHANGE" if check else "  CHANGED"
+    for role in _in_order(role for role, _change in report.changes):
+        rows = [(change["key"], change) for of, change in report.changes if of == role]
+        yield f"    {role or 'task'}"
+        width = min(max(len(key) for key, _row in rows), 60)
+        for keys, (before, after, note) in _merged((key, _row(change)) for key, change in rows):
+            yield f"      {_shorten(keys):<{width}}  {before} -> {after}{note}"
+
+
+def _row(change: Mapping[str, Any]) -> tuple[str, str, str]:
+    before, after = _value(change["before"]), _value(change["after"])
+    if change["key"].startswith(("file:", "dir:")):
+        before = "absent" if change["before"] is None else "old text"
+        after = "absent" if change["after"] is None else "our text" if change["key"].startswith("file:") else "folder"
+    note = "  (after a reboot)" if change["reboot_required"] else ""
+    return before, after, note + (f"  ({change['reason']})" if change["reason"] else "")
+
+
+def _skipped(report: HostReport) -> Iterator[str]:
+    if report.skipped:
+        yield "  SKIPPED"
+    for keys, (reason,) in _merged((skip["key"], (skip["reason"],)) for _role, skip in report.skipped):
+        yield f"    {_shorten(keys)}: {reason}"
+
+
+def _findings(report: HostReport) -> Iterator[str]:
+    if not report.findings:
+        return
+    order = ("fail", "unknown", "pass")
+    counts = [f"{sum(f['result'] == result for f in report.findings)} {result}" for result in order]
+    yield f"  FIRMWARE  {', '.join(counts)}"
+    for result in order[:2]:
+        for keys, (words,) in _merged((f["item"], (_finding(f),)) for f in report.findings if f["result"] == result):
+            yield f"    {result:<7}  {keys}: {words}"
+
+
+def _finding(finding: Mapping[str, Any]) -> str:
+    return str(finding.get("why") or finding.get("evidence") or "")
+
+
+def _plain(title: str, lines: Iterable[str]) -> Iterator[str]:
+    once = _in_order(lines)
+    if once:
+        yield f"  {title}"
+        yield from (f"    {line}" for line in once)
+
+
+def _merged(rows: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Rows with the same words in one row: the keys of 64 CPUs are one line, not 64."""
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for key, words in rows:
+        groups.setdefault((re.sub(r"\d+", "#", key), words), []).append(key)
+    for (_family, words), keys in groups.items():
+        yield (keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more like it"), words
+
+
+def _in_order(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."

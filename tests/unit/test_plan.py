@@ -1,0 +1,83 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Profile and inventory make one plan; misspelt variables do not pass."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils import plan, profiles, variables
+
+EPP = {"cpu": {"cpufreq": {"policies": [{"epps": ["performance", "power"]}]}}}
+
+
+def make(given: dict | None = None, facts: dict | None = None):
+    given = given or {}
+    return plan.make({} if facts is None else facts, given, list(given))
+
+
+@pytest.mark.parametrize("profile", profiles.NAMES)
+def test_every_profile_makes_a_plan_on_a_machine_without_anything(profile: str) -> None:
+    made = make({"workstation_profile": profile})
+    assert made["profile"] == profile
+    assert made["gpu_tuning"]["settings"]["persistence"] is True
+
+
+def test_the_inventory_wins_key_by_key_and_is_not_optional() -> None:
+    made = make({"os_tuning_sysctl": {"vm.swappiness": 42, "vm.dirty_bytes": None, "kernel.pid_max": 65536}})[
+        "os_tuning"
+    ]
+    assert made["sysctl"] == {"vm.swappiness": 42, "kernel.pid_max": 65536, "vm.dirty_background_bytes": 268435456}
+    assert made["kernel_settings_optional"] == ["vm.dirty_background_bytes"]
+
+
+def test_null_in_the_inventory_leaves_the_vendors_default() -> None:
+    assert make({"gpu_tuning_power_limit": None})["gpu_tuning"]["settings"].keys() == {"persistence", "compute_mode"}
+    cpu = make({"os_tuning_governor": None})["os_tuning"]
+    assert cpu["cpu"]["governor"] is None
+    assert "governor" not in cpu["cpu_optional"]
+
+
+@pytest.mark.parametrize(("facts", "governor", "epp"), [(EPP, "powersave", "performance"), ({}, "performance", None)])
+def test_balanced_takes_the_governor_that_the_driver_makes_best_use_of(
+    facts: dict, governor: str, epp: str | None
+) -> None:
+    cpu = make(facts=facts)["os_tuning"]["cpu"]
+    assert (cpu["governor"], cpu["epp"]) == (governor, epp)
+
+
+def test_no_profile_makes_the_kernel_refuse_a_preference() -> None:
+    # Governor performance forces the preference; writing another one is EBUSY.
+    for profile in profiles.NAMES:
+        cpu = make({"workstation_profile": profile}, EPP)["os_tuning"]["cpu"]
+        assert cpu["governor"] != "performance" or cpu["epp"] in (None, "performance")
+
+
+@pytest.mark.parametrize(("attested", "limit"), [(True, "max"), (False, None)])
+def test_more_than_the_default_power_needs_an_attested_supply(attested: bool, limit: str | None) -> None:
+    made = make({"workstation_profile": "aggressive", "gpu_tuning_psu_attested": attested})
+    assert made["gpu_tuning"]["settings"].get("power_limit") == limit
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(plan.PlanError) as caught:
+        make({"workstation_profile": "fast", "os_tuning_governer": "x", "os_tunning_epp": "y", "gpu_tuning_zzz": 1})
+    message = str(caught.value)
+    assert "'fast' is not one of conservative, balanced, aggressive" in message
+    assert "os_tuning_governer is not one of ours; did you mean os_tuning_governor?" in message
+    assert "os_tunning_epp is not one of ours; did you mean os_tuning_epp?" in message
+    assert "gpu_tuning_zzz is not one of ours" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["nginx_port", "__os_tuning_x", "inventory_hostname", "workstation", "hostvars"])
+def test_names_of_others_are_left_alone(name: str) -> None:
+    assert variables.misspelt([name]) == []
+
+
+def test_every_variable_of_the_table_is_one_of_a_role() -> None:
+    assert {setting.variable for setting in profiles.settings()} <= variables.known()
+
+
+def test_every_condition_of_the_table_exists() -> None:
+    values = [value for setting in profiles.settings() for value in setting.profiles.values()]
+    assert {value["if"] for value in values if isinstance(value, dict) and "if" in value} == profiles.CONDITIONS.keys()

@@ -1,0 +1,55 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The readable end of a run."""
+
+from __future__ import annotations
+
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.summary import HostReport, render
+
+
+def change(key: str, before="1", after="2", **more):
+    return {"key": key, "before": before, "after": after, "reboot_required": False, "reason": "", **more}
+
+
+def text(report: HostReport, check: bool = False) -> str:
+    return "\n".join(render("ws5090", report, check))
+
+
+def test_what_would_change_is_grouped_by_role_and_merged() -> None:
+    report = HostReport(profile="balanced")
+    report.add("os_tuning", {"changes": [change("sysctl:vm.swappiness", "60", "10")]})
+    report.add("os_tuning", {"changes": [change(f"pm_qos:cpu{number}", "0", "100") for number in range(64)]})
+    report.add("gpu_tuning", {"changes": [change("gpu:GPU-1/ecc", "on", "off", reboot_required=True)]})
+    shown = text(report, check=True)
+    assert "ws5090  profile balanced  dry run: 66 changes planned, nothing was touched" in shown
+    assert "sysctl:vm.swappiness" in shown
+    assert "60 -> 10" in shown
+    assert "pm_qos:cpu0 and 63 more like it" in shown
+    assert "(after a reboot)" in shown
+    assert len(shown.splitlines()) == 8
+
+
+def test_skips_and_findings_come_with_their_reasons() -> None:
+    report = HostReport()
+    report.add(
+        "os_tuning", {"skipped_keys": [{"key": "a1", "reason": "no cpufreq"}, {"key": "a2", "reason": "no cpufreq"}]}
+    )
+    report.add(
+        "bios_verification",
+        {
+            "findings": [
+                {"item": "Resizable BAR", "result": "fail", "why": "BAR1 is 256 MiB"},
+                {"item": "SMT", "result": "pass"},
+            ]
+        },
+    )
+    shown = text(report)
+    assert "a1 and 1 more like it: no cpufreq" in shown
+    assert "FIRMWARE  1 fail, 0 unknown, 1 pass" in shown
+    assert "Resizable BAR: BAR1 is 256 MiB" in shown
+    assert "SMT" not in shown
+
+
+def test_a_second_run_says_so_and_a_failure_is_first() -> None:
+    assert "as wanted, nothing to change" in text(HostReport())
+    assert text(HostReport(errors=["no"])).splitlines()[1] == "ws5090  FAILED"
