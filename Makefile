@@ -43,4 +43,4 @@ lock: ## renew requirements/*.lock from pyproject.toml
 	@scripts/lock --upgrade
 
 clean: ## remove what set-up and tests made in the checkout
-	rm -rf .venv .venv-newest .ansible build
+	rm -rf .venv .venv-newest .ansible .hypothesis build
