@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Write docs/settings.md from the table of settings. A test fails when the two differ."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.profiles import NAMES, Setting, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "docs" / "settings.md"
+
+_HEAD = """\
+# Settings
+
+What the collection sets, setting by setting: our three values, why, where the fact comes from, how to see it
+on the running machine, and what we think of what common recipes say.
+
+This page is made from plugins/plugin_utils/settings.yml by scripts/generate_docs.py; do not edit it.
+
+A value of `-` leaves the vendor's default. Any variable set in the inventory overrides the profile; set to null
+it leaves the default, and what we had set before goes back to the value it had.
+
+To undo one setting: set its variable to null and run the play. To undo a role's settings: set all of its
+variables to null. Every original value is in /var/lib/ai-workstation/ledger.json on the machine.
+"""
+
+
+def render() -> str:
+    """The whole page."""
+    return _HEAD + "".join(f"\n{part}" for part in _overview()) + "".join(_section(setting) for setting in settings())
+
+
+def _overview() -> Iterator[str]:
+    yield "## Overview\n"
+    yield f"| setting | {' | '.join(NAMES)} |"
+    yield f"|---|{'---|' * len(NAMES)}"
+    for setting in settings():
+        values = " | ".join(_value(setting.profiles[name]) for name in NAMES)
+        yield f"| {setting.name} | {values} |"
+    yield ""
+
+
+def _section(setting: Setting) -> str:
+    name = setting.variable + (f"['{setting.key}']" if setting.key else "")
+    rows = [
+        ("what", setting.what),
+        ("variable", f"{name} ({setting.unit})"),
+        ("applied by", f"ai_infra.workstation.{setting.module}"),
+        *((profile, _value(setting.profiles[profile])) for profile in NAMES),
+        ("why", setting.why),
+        ("source", setting.source),
+        ("verify", setting.verify),
+        ("recipes", setting.recipes),
+    ]
+    lines = "".join(_row(label, text) for label, text in rows)
+    return f"\n## {setting.name}\n\n{lines}"
+
+
+def _row(label: str, text: str) -> str:
+    wrapped = textwrap.wrap(text, 96, break_long_words=False, break_on_hyphens=False)
+    return f"    {label:<13} " + ("\n" + " " * 18).join(wrapped) + "\n"
+
+
+def _value(value: Any) -> str:
+    if value is None or value in ([], {}):
+        return "-"
+    if isinstance(value, dict) and "if" in value:
+        return f"{_value(value['then'])} (if {value['if'].replace('_', ' ')}, else {_value(value['else'])})"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "; ".join(_value(item) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_value(item)}" for key, item in value.items())
+    return str(value)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(render(), encoding="ascii")
