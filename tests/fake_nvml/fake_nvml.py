@@ -130,20 +130,23 @@ class Machine:
 
     # --- what a test uses ---------------------------------------------------------------------
 
-    def environment(self) -> dict[str, str]:
-        """What a process needs to find this machine instead of a real driver."""
-        build()
+    def environment(self, smi: bool = False) -> dict[str, str]:
+        """What a process needs to find this machine instead of a real driver. `smi`: the library
+        with the one undocumented symbol that the nvidia-smi program insists on."""
+        library_directory = build().parent / ("smi" if smi else "")
         inherited = os.environ.get("LD_LIBRARY_PATH")
-        path = f"{BUILD}:{inherited}" if inherited else str(BUILD)
+        path = f"{library_directory}:{inherited}" if inherited else str(library_directory)
         return {"LD_LIBRARY_PATH": path, "FAKE_NVML_STATE": str(self.directory)}
 
-    def install(self, library_directory: str | Path, state_as_seen_there: str | Path | None = None) -> None:
+    def install(
+        self, library_directory: str | Path, state_as_seen_there: str | Path | None = None, smi: bool = False
+    ) -> None:
         """Put the library and its configuration into a library directory, for a process that does
         not get our environment: an Ansible module, a container."""
         target = Path(library_directory)
         target.mkdir(parents=True, exist_ok=True)
         fresh = target / f"{LIBRARY}.new"
-        shutil.copy(build(), fresh)
+        shutil.copy(build().parent / ("smi" if smi else "") / LIBRARY, fresh)
         fresh.rename(target / LIBRARY)  # never write into a library that a process has mapped
         (target / "fake_nvml.conf").write_text(f"state={state_as_seen_there or self.directory}\n")
 

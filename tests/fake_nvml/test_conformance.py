@@ -486,4 +486,4 @@ def test_no_product_test_reads_the_state_but_through_nvml() -> None:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                assert not re.search(r"_lock_(min|max)\b|power_limit_mw", node.value), path
+                assert not re.search(r"(graphics|memory)_lock_m|\b[vdp]\.GPU-", node.value), path

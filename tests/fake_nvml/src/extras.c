@@ -68,6 +68,25 @@ API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t device, nvmlDe
     return end(&call);
 }
 
+/* Video encoding and frame capture: no session. */
+static nvmlReturn_t three_zeros(const char *name, nvmlDevice_t device, uint *a, uint *b, uint *c)
+{
+    struct call call = begin_gpu(name, device);
+    if (need(&call, a && b && c, NVML_ERROR_INVALID_ARGUMENT))
+        *a = *b = *c = 0;
+    return end(&call);
+}
+
+API nvmlReturn_t nvmlDeviceGetEncoderStats(nvmlDevice_t device, uint *sessions, uint *fps, uint *latency)
+{
+    return three_zeros(__func__, device, sessions, fps, latency);
+}
+
+API nvmlReturn_t nvmlDeviceGetFBCStats(nvmlDevice_t device, uint stats[3])
+{
+    return three_zeros(__func__, device, stats, stats ? stats + 1 : NULL, stats ? stats + 2 : NULL);
+}
+
 static nvmlReturn_t constant(const char *name, nvmlDevice_t device, const char *needs, uint value, uint *out)
 {
     struct call call = begin_gpu(name, device);

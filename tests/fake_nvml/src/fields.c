@@ -18,6 +18,7 @@ static const struct field fields[] = {
     {2, "ecc_pending", NULL, TYPE_UINT},
     {83, "energy_mj", NULL, TYPE_ULL},
     {94, "pcie_replays", NULL, TYPE_UINT},
+    {95, "pcie_replays", NULL, TYPE_UINT},
     {185, "idle_power_mw", power_draw, TYPE_UINT},
     {186, "idle_power_mw", power_draw, TYPE_UINT},
     {187, "power_min_mw", NULL, TYPE_UINT},
@@ -46,7 +47,8 @@ static void fill(const struct gpu *gpu, struct field_value *out)
     clock_gettime(CLOCK_REALTIME, &now);
     out->timestamp = now.tv_sec * 1000000ll + now.tv_nsec / 1000;
     out->latency = 0;
-    out->rc = field && gpu_has(gpu, field->key) ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
+    /* A scope other than 0 asks for the power of the memory or the module, which no card here has. */
+    out->rc = field && out->scope == 0 && gpu_has(gpu, field->key) ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
     if (out->rc != NVML_SUCCESS)
         return;
     long value = field->value ? (long)field->value(gpu) : gpu_number(gpu, field->key, 0);
