@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Fixtures of the stand-in's own tests."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A fake NVIDIA machine for tests: builds the stand-in library and describes its cards.
 
     with Machine(tmp_path / "gpu", ["rtx5090"]) as machine:
@@ -87,6 +89,7 @@ class Machine:
     def __init__(self, directory: str | Path, gpus: Sequence[str] = (), **settings: object) -> None:
         """`gpus`: card names in index order. `settings`: of the machine, as load=1, init_rc=18."""
         self.directory = Path(directory).resolve()
+        self._trees: set[Path] = set()
         if gpus or not (self.directory / "machine").exists():
             self._create(gpus, settings)
         elif settings:
@@ -149,6 +152,37 @@ class Machine:
         shutil.copy(build().parent / ("smi" if smi else "") / LIBRARY, fresh)
         fresh.rename(target / LIBRARY)  # never write into a library that a process has mapped
         (target / "fake_nvml.conf").write_text(f"state={state_as_seen_there or self.directory}\n")
+
+    def show_in(self, root: str | Path) -> None:
+        """Let the driver appear in a tree of /proc and /sys files as well: its version and a folder
+        per GPU. A reload makes the folders anew, so that their inodes tell one load from the next."""
+        self._trees.add(Path(root))
+        self._make_tree(Path(root))
+
+    def _make_tree(self, root: Path) -> None:
+        machine = _read(self.directory / "machine")
+        version = machine["driver_version"]
+        fresh = root / "sys/module/.nvidia"
+        fresh.mkdir(parents=True)
+        (fresh / "version").write_text(f"{version}\n")
+        proc = root / "proc/driver/.nvidia"
+        proc.mkdir(parents=True)
+        (proc / "version").write_text(
+            f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {version}  Release Build\n"
+        )
+        for index in range(sum(key.endswith(".card") for key in machine)):
+            card = _read(self.directory / "cards" / f"{machine[f'{index}.card']}.card")
+            address = machine[f"{index}.bus_id"].lower().removeprefix("0000")
+            (proc / "gpus" / address).mkdir(parents=True)
+            (proc / "gpus" / address / "information").write_text(
+                f"Model: \t\t {card['name']}\nGPU UUID: \t {machine[f'{index}.uuid']}\nBus Location: \t {address}\n"
+            )
+        for folder in (fresh, proc):  # the old one goes last: an inode must not come back at once
+            place = folder.with_name("nvidia")
+            if place.exists():
+                place.rename(place.with_name(".gone"))
+            folder.rename(place)
+            shutil.rmtree(place.with_name(".gone"), ignore_errors=True)
 
     def uuid(self, gpu: int = 0) -> str:
         return _read(self.directory / "machine")[f"{gpu}.uuid"]
@@ -213,6 +247,8 @@ class Machine:
             kept = _restarted(state)
             kept["driver_load_id"] = str(int(state["driver_load_id"]) + 1)
             _write(self.directory / "state", kept)
+        for root in self._trees:
+            self._make_tree(root)
 
     def reboot(self) -> None:
         self.reload_driver(force=True)

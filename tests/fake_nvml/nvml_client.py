@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """NVML seen from another process, where a test can end it, kill it or take its privileges away."""
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Client:
 
     def __init__(self, machine: Machine, init: bool = True) -> None:
         self.child = subprocess.Popen(
-            [sys.executable, str(HERE / "nvml_child.py")],
+            [sys.executable, str(HERE / "pynvml_process.py")],
             env=os.environ | machine.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

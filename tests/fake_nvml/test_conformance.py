@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The stand-in behaves like a driver, seen through the real, unmodified pynvml in other processes."""
 
 from __future__ import annotations
@@ -430,6 +432,19 @@ def test_the_driver_is_not_unloaded_under_a_client(directory: Path) -> None:
     assert machine.driver_load_id() == first
     fake_nvml.reload_driver(directory)
     assert machine.driver_load_id() == first + 1
+
+
+def test_a_reload_shows_in_proc_and_sys(directory: Path, tmp_path: Path) -> None:
+    machine = Machine(directory, ["rtx5090", "rtx3090"])
+    machine.show_in(tmp_path)
+    seen = [
+        tmp_path / "sys/module/nvidia", tmp_path / "proc/driver/nvidia/gpus/0000:02:00.0",
+    ]  # fmt: skip
+    before = [path.stat().st_ino for path in seen]
+    machine.reload_driver()
+    assert all(path.stat().st_ino != inode for path, inode in zip(seen, before, strict=True))
+    assert "580.95.05" in (tmp_path / "proc/driver/nvidia/version").read_text()
+    assert "RTX 3090" in (seen[1] / "information").read_text()
 
 
 @needs_root

@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What can go wrong, on demand: drivers that are missing, cards that vanish, setters that lie."""
 
 from __future__ import annotations

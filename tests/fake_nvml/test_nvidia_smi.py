@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The unmodified nvidia-smi program reads and sets state through the stand-in.
 
 It is NVIDIA's own client of NVML, so what it prints and the codes it exits with are the proof that

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* nvmlInternalGetExportTable: what nvidia-smi asks for before it does anything, and calls the
  * absence of "a mismatch in versions".
  *

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* Clock lists, locks, application clocks, offsets, power mizer. */
 #include "clocks.h"
 

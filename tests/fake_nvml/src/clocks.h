@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* How a card clocks itself: the model that makes a lock visible although no getter shows it. */
 #ifndef CLOCKS_H
 #define CLOCKS_H

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* One call at a time, across processes: lock, load, check, work, save, unlock. */
 #define _GNU_SOURCE
 #include "driver.h"

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* The stand-in for the kernel driver: one machine, its GPUs and what is set on them.
  *
  * Every NVML function is one call:  begin -> need... -> read or set -> end.  Between begin and end

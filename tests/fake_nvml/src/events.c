@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* Event sets can be made, filled and waited for; no event ever comes. */
 #include <unistd.h>
 

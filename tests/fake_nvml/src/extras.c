@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* Functions that monitoring programs ask for and that hold no state here. */
 #include <stdio.h>
 

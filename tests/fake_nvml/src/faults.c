@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* Faults on demand. Each line of the file `faults` is one rule; README.md has the grammar. */
 #include <signal.h>
 #include <stdio.h>

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* nvmlDeviceGetFieldValues: values by number, each with its own return code. */
 #include <time.h>
 

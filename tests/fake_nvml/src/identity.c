@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* Finding a GPU, and what it is. */
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* What driver.c shares with the files beside it. Functions of NVML include driver.h alone. */
 #ifndef INTERNAL_H
 #define INTERNAL_H

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* The PCIe link. It is slow and healthy when the GPU is idle. */
 #include "driver.h"
 

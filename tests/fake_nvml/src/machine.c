@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* Where the machine is described, and what a GPU's values are. */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* A file of `key=value` lines: the one format of cards, machine, state and configuration. */
 #ifndef MAP_H
 #define MAP_H

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* Memory, BAR1, utilization and the processes on a GPU. */
 #include <stdio.h>
 #include <string.h>

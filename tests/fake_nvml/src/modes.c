@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* Persistence, compute mode, ECC, MIG, auto boost. */
 #include "driver.h"
 

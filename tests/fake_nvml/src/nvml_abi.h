@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* The part of the NVML binary interface that this library speaks: numbers and structure layouts.
  * Enumerations travel as unsigned int, a device handle is an opaque pointer. */
 #ifndef NVML_ABI_H

@@ -1,3 +1,5 @@
+/* Copyright: ai_infra.workstation contributors
+ * GNU General Public License v3.0+ (see LICENSE) */
 /* The rest of nvml.h. A real library exports these names too and answers Not Supported on a card
  * or a host that lacks the feature; a missing name would look like an old driver. Arguments behind
  * the first are never touched, so one signature serves for all. */

@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A process that uses the real pynvml: it reads calls as JSON lines and answers each with a line,
 {"value": ...} or {"error": code}. Its parent is nvml_client.Client."""
 
