@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai_infra.workstation"
 LOGS = ROOT / "build" / "logs"
 COLLECTION = "ansible_collections.ai_infra.workstation"
-SUITE_TIMEOUT = 45 * 60
+SUITE_TIMEOUT = 25 * 60  # of one command
 NEWEST_LOCKED = 13  # the newest 3.x the lock files are tried with
 FAILURE_LINES = 50  # of each failed command; all of it is in the log
 
