@@ -121,6 +121,20 @@ def test_a_key_no_longer_wanted_goes_back(kernel: FakeKernel) -> None:
     assert json.loads(kernel.text(LEDGER))["entries"] == {}
 
 
+def test_the_original_is_the_first_value_ever_seen(kernel: FakeKernel) -> None:
+    for value in (10, 20, 30):
+        call(kernel, sysctl={"vm.swappiness": value})
+    call(kernel, sysctl={})
+    assert kernel.text(SWAP) == "60"
+
+
+def test_without_root_a_prediction_says_what_it_cannot_know(kernel: FakeKernel, monkeypatch) -> None:
+    call(kernel, sysctl={"vm.swappiness": 10})
+    read = kernel.text
+    monkeypatch.setattr(kernel, "text", lambda path: None if path == LEDGER else read(path))
+    assert "can be read by root only" in call(kernel, check=True, sysctl={})["warnings"][0]
+
+
 def test_release_leaves_alone_what_someone_else_changed(kernel: FakeKernel) -> None:
     call(kernel, sysctl={"vm.swappiness": 10})
     kernel.put(SWAP, "33")

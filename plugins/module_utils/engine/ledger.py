@@ -58,6 +58,8 @@ class Ledger:
         self.pending_actions: set[str] = set()
         self._refused: dict[str, str] = {}
         text = host.text(PATH)
+        # Without root a prediction does not know what we set before; the plan says so.
+        self.unreadable = text is None and host.exists(PATH)
         if text:
             self._load(text)
 
@@ -94,9 +96,13 @@ class Ledger:
         return iter(sorted(mine, key=lambda item: -item[1].order))
 
     def recorded(self, key: str, identity: str) -> Value:
-        """What we last set where there is no getter; None unless the identity still holds."""
+        """What we last set where there is no getter; None unless the identity still holds.
+
+        A write in flight, of a run that was killed or could not be undone, leaves nothing to rely on.
+        """
         entry = self.entries.get(key)
-        return entry.ours if entry and identity and entry.identity == identity else None
+        known = entry is not None and identity and entry.identity == identity and not entry.intent
+        return entry.ours if entry is not None and known else None
 
     def refusal(self, key: str) -> str | None:
         """Why the kernel refused this key at a write earlier in this boot; None when it did not."""

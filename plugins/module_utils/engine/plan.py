@@ -101,6 +101,8 @@ def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Ma
     draft = subject.decide(desired, subject.look(machine, desired))
     if draft.refusals:
         raise RefusedError("; ".join(draft.refusals), refusals=draft.refusals)
+    if machine.ledger.unreadable:
+        draft.warnings.append(f"{PATH} can be read by root only: what an earlier run set is not known to this one")
     releases = _releases(owner_of(subject, params), draft, machine)
     changes = releases + draft.changes if draft.releases_first else draft.changes + releases
     expect = params.get("expect")
@@ -121,11 +123,13 @@ def _releases(owner: str, draft: Draft, machine: Machine) -> list[Change]:
             continue
         place = Place(key, entry.kind, entry.address)
         live = knobs.read(machine, place) if knobs.has_getter(place) else entry.ours
+        if live == entry.original:
+            continue  # a reboot or a driver reload has brought it back already
         if not entry.is_ours(live):
             draft.warnings.append(
                 f"{key} is not managed any more and was changed by someone else to {_line(live)}; left alone"
             )
-        elif live != entry.original:
+        else:
             changes.append(
                 Change(
                     place,
