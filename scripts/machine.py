@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The machine that the tests run on: its packages, its container engine, its Pythons, its settings."""
 
 from __future__ import annotations
@@ -164,11 +166,21 @@ _VALUES = (
 )
 # What the kernel itself keeps changing.
 _MOVING = {"/proc/sys/kernel/ns_last_pid", "/proc/sys/kernel/perf_event_max_sample_rate"}
-_FOLDERS = ("sysctl.d", "tmpfiles.d", "modprobe.d", "modules-load.d", "udev", "systemd", "default", "grub.d")
+_FOLDERS = (
+    "/etc/default",
+    "/etc/grub.d",
+    "/etc/modprobe.d",
+    "/etc/modules-load.d",
+    "/etc/sysctl.d",
+    "/etc/systemd",
+    "/etc/tmpfiles.d",
+    "/etc/udev",
+    "/var/lib/ai-workstation",
+)
 
 
 def settings() -> dict[str, str]:
-    """What tests of this project could change on a machine: kernel settings and files of /etc."""
+    """What tests of this project could change on a machine: kernel settings and files."""
     seen = {}
     for pattern in _VALUES:
         for path in Path("/").glob(pattern.lstrip("/")):
@@ -177,7 +189,7 @@ def settings() -> dict[str, str]:
                 if path.is_file() and path.stat().st_mode & 0o600 == 0o600 and path.name != "stat_refresh":
                     seen[str(path)] = path.read_text(encoding="utf-8", errors="replace").strip()
     for folder in _FOLDERS:
-        for path in Path("/etc").glob(f"{folder}/**/*"):
+        for path in Path(folder).glob("**/*"):
             with contextlib.suppress(OSError):
                 seen[str(path)] = f"written at {path.lstat().st_mtime_ns}"
     return seen

@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Bring collections of others into build/collections, for benchmarks and tests; print that path.
 
     python scripts/other_collections.py ansible.posix

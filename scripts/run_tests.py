@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Run the test suites that this machine can run, and say which it cannot and why.
 
     scripts/run_tests.py             all of them, two at a time
@@ -149,6 +151,10 @@ def integration(bench: Bench) -> Count:
     return pytest(bench, "tests/integration")
 
 
+def mutations(bench: Bench) -> Count:
+    return pytest(bench, "tests/mutations")
+
+
 def sanity(bench: Bench) -> Count:
     # ansible-test insists on a real ansible_collections/<namespace>/<name> folder, so it gets a copy.
     home = CACHE / "sanity"
@@ -227,6 +233,7 @@ LANES: tuple[dict[str, Suite], ...] = (
         "docs": Suite(docs),
         "unit": Suite(unit, COMPILER),
         "integration": Suite(integration, COMPILER),
+        "mutations": Suite(mutations, COMPILER),
         "molecule": Suite(molecule, TEST_HOSTS),
     },
     {
