@@ -140,11 +140,11 @@ ansible_facts:
           description: Whether Docker is there, its version, cgroup driver, runtimes and CDI, read from files.
           type: dict
         owners:
-          description: Writers of the same settings, whether installed, enabled, active, masked, and what they write.
+          description: Writers of the same settings, whether installed, enabled, active, masked, their packaged command, and what they write.
           type: list
           elements: dict
           sample:
-            - {name: irqbalance, unit: irqbalance.service, installed: true, enabled: true, active: true, masked: false,
+            - {name: irqbalance, unit: irqbalance.service, installed: true, enabled: true, active: true, masked: false, command: null,
                writes: [irq_affinity]}
 """
 

@@ -13,6 +13,8 @@ from typing import Any
 from .profiles import NAMES, Wanted, wanted
 from .variables import misspelt
 
+PERSISTENCE_UNIT = "nvidia-persistenced.service"
+
 
 class PlanError(ValueError):
     """The inventory is wrong; every reason in one message."""
@@ -36,7 +38,7 @@ def make(facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list
     return {
         "profile": profile,
         "os_tuning": _os_tuning(values, variables),
-        "gpu_tuning": _gpu_tuning(values, variables),
+        "gpu_tuning": _gpu_tuning(values, variables, facts),
         "from_profile": {name: entry.from_profile for name, entry in sorted(values.items()) if entry.from_profile},
     }
 
@@ -64,7 +66,7 @@ def _os_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any]) -> di
     }
 
 
-def _gpu_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any]) -> dict[str, Any]:
+def _gpu_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     names = (
         "persistence",
         "power_limit",
@@ -76,11 +78,36 @@ def _gpu_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any]) -> d
         "mig",
     )
     entries = {name: values[f"gpu_tuning_{name}"] for name in names}
+    daemon = _persistence_daemon(facts) if variables.get("gpu_tuning_manage_persistenced", True) else None
     return {
         "settings": {name: entry.value for name, entry in entries.items() if entry.value is not None},
         "optional": [name for name, entry in entries.items() if entry.from_profile],
         "gpus": variables.get("gpu_tuning_gpus") or [],
+        "files": [daemon] if daemon else [],
+        "units": [{"name": PERSISTENCE_UNIT, "active": True}] if daemon else [],
     }
+
+
+def _persistence_daemon(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A drop-in that keeps the packaged daemon running, with persistence on and before Docker.
+
+    Ubuntu's unit runs with --no-persistence-mode and stops when unneeded. The command is the packaged one, so
+    that the user it runs as stays the distribution's choice.
+    """
+    owner = next((one for one in facts.get("owners") or () if one["name"] == "nvidia_persistenced"), None)
+    if not owner or not owner["installed"] or not owner["command"]:
+        return None
+    words = [word for word in owner["command"].split() if word not in ("--no-persistence-mode", "--persistence-mode")]
+    content = f"""[Unit]
+StopWhenUnneeded=no
+Before=docker.service
+
+[Service]
+ExecStart=
+ExecStart={" ".join(words)} --persistence-mode
+"""
+    path = f"/etc/systemd/system/{PERSISTENCE_UNIT}.d/50-ai-workstation.conf"
+    return {"path": path, "content": content, "actions": ["daemon-reload"]}
 
 
 def _names(entry: Wanted, *fields: str) -> list[str]:

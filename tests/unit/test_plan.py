@@ -58,6 +58,18 @@ def test_more_than_the_default_power_needs_an_attested_supply(attested: bool, li
     assert made["gpu_tuning"]["settings"].get("power_limit") == limit
 
 
+def test_the_persistence_daemon_keeps_its_packaged_user() -> None:
+    command = "/usr/bin/nvidia-persistenced --user nvpd --no-persistence-mode --verbose"
+    owner = {"name": "nvidia_persistenced", "installed": True, "command": command}
+    made = make(facts={"owners": [owner]})["gpu_tuning"]
+    content = made["files"][0]["content"]
+    assert "ExecStart=\nExecStart=/usr/bin/nvidia-persistenced --user nvpd --verbose --persistence-mode\n" in content
+    assert "Before=docker.service" in content
+    assert made["units"] == [{"name": "nvidia-persistenced.service", "active": True}]
+    assert make({"gpu_tuning_manage_persistenced": False}, {"owners": [owner]})["gpu_tuning"]["files"] == []
+    assert make(facts={"owners": [{**owner, "installed": False}]})["gpu_tuning"]["units"] == []
+
+
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(plan.PlanError) as caught:
         make({"workstation_profile": "fast", "os_tuning_governer": "x", "os_tunning_epp": "y", "gpu_tuning_zzz": 1})

@@ -87,8 +87,18 @@ def _owner(host: Host, name: str, candidates: tuple[str, ...], writes: tuple[str
         "enabled": unit in units.enabled and not masked,
         "active": unit in units.active,
         "masked": masked,
+        "command": _command(host, unit) if unit in units.installed else None,
         "writes": list(writes),
     }
+
+
+def _command(host: Host, unit: str) -> str | None:
+    """ExecStart of the packaged unit, without drop-ins: what a drop-in of ours starts from."""
+    for folder in _FOLDERS:
+        for line in (host.text(f"{folder}/{unit}") or "").splitlines():
+            if line.startswith("ExecStart=") and len(line) > len("ExecStart="):
+                return line.partition("=")[2].strip()
+    return None
 
 
 def _template(unit: str) -> str:
