@@ -62,7 +62,7 @@ def _nodes(host: Host) -> list[Facts]:
                 "cpus": cpu_list(cpu_numbers(cpus)),
                 "total_bytes": kib(values.get("MemTotal")),
                 "free_bytes": kib(values.get("MemFree")),
-                "distances": [int(word) for word in (distances or "").split()],
+                "distances": [number(word) for word in (distances or "").split()],
                 "huge_pages": _pools(host, f"{base}/hugepages", with_reserved=False),
             }
         )

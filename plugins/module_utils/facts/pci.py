@@ -125,7 +125,15 @@ def _bars(host: Host, base: str, resource: str | None) -> list[Facts]:
         start, end, flags = (int(word, 16) for word in words)
         if flags and end > start:
             sizes = host.text(f"{base}/resource{index}_resize")
-            bars.append({"index": index, "start": start, "size_bytes": end - start + 1, "max_bytes": _largest(sizes)})
+            bars.append(
+                {
+                    "index": index,
+                    "start": start,
+                    "size_bytes": end - start + 1,
+                    "max_bytes": _largest(sizes),
+                    "assigned": not flags & _UNSET,
+                }
+            )
     return bars
 
 
