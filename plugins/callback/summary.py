@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ansible import context
@@ -19,6 +22,15 @@ version_added: 0.1.0
 description:
   - Prints, after the last task, one block per machine with every changed key, every skipped key with its reason,
     the firmware findings, the reboot reasons and the errors.
+options:
+  report:
+    description: Also write the same as JSON, per machine, to this file.
+    type: path
+    env:
+      - name: AI_INFRA_WORKSTATION_REPORT
+    ini:
+      - section: callback_summary
+        key: report
 author:
   - ai_infra.workstation contributors (@ai-infra)
 requirements:
@@ -61,6 +73,10 @@ class CallbackModule(CallbackBase):
         for host, report in sorted(self._reports.items()):
             for line in render(host, report, check):
                 self._display.display(line)
+        path = self.get_option("report")
+        if path and self._reports:
+            reports = {host: asdict(report) for host, report in sorted(self._reports.items())}
+            Path(path).write_text(json.dumps(reports, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def _part(result: Any, name: str) -> Any:

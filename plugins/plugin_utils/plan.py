@@ -82,7 +82,6 @@ def _gpu_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any], fact
     return {
         "settings": {name: entry.value for name, entry in entries.items() if entry.value is not None},
         "optional": [name for name, entry in entries.items() if entry.from_profile],
-        "gpus": variables.get("gpu_tuning_gpus") or [],
         "files": [daemon] if daemon else [],
         "units": [{"name": PERSISTENCE_UNIT, "active": True}] if daemon else [],
     }

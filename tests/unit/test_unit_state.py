@@ -24,9 +24,18 @@ class FakeSystemd(FakeKernel):
             "udev.service": ["static", "active"],
         }
         self.broken: set[str] = set()
+        self.unmet: set[str] = set()
+        self.tests_conditions = True
 
     def run(self, argv, timeout: float = 120) -> Completed:
         verb, names = argv[1], [word for word in argv[2:] if not word.startswith("--")]
+        if argv[0] == "systemd-analyze":
+            failed = argv[2].partition("=")[2] in self.unmet and self.tests_conditions
+            return Completed(
+                int(failed), "", "fstrim.timer: ConditionVirtualization=!container failed." if failed else ""
+            )
+        if verb == "show" and "-P" in argv:
+            return Completed(0, "no" if names[-1] in self.unmet else "yes", "")
         if verb == "show":
             return Completed(0, "\n\n".join(self._show(name) for name in names) + "\n", "")
         unit = self.units.get(names[0])
@@ -46,7 +55,8 @@ class FakeSystemd(FakeKernel):
             "start": (1, "active"),
             "stop": (1, "inactive"),
         }[verb]
-        unit[effect[0]] = effect[1]
+        if verb != "start" or names[0] not in self.unmet:
+            unit[effect[0]] = effect[1]
         return Completed(0, "", "")
 
     def _show(self, name: str) -> str:
@@ -102,6 +112,16 @@ def test_missing_static_and_no_systemd(kernel: FakeSystemd) -> None:
     Path(kernel.at("/run/systemd/system")).rmdir()
     with pytest.raises(RefusedError, match="systemd does not run here"):
         call(kernel, TRIM)
+
+
+@pytest.mark.parametrize("tests_conditions", [True, False])
+def test_a_unit_whose_conditions_do_not_hold_is_skipped(kernel: FakeSystemd, tests_conditions: bool) -> None:
+    kernel.unmet.add("fstrim.timer")
+    kernel.tests_conditions = tests_conditions
+    outcome = call(kernel, TRIM, optional=["fstrim.timer"])
+    assert [change["key"] for change in outcome["changes"]] == ["unit_file:fstrim.timer"]
+    assert outcome["skipped_keys"][0]["key"] == "unit_active:fstrim.timer"
+    assert not call(kernel, TRIM, optional=["fstrim.timer"])["changed"]
 
 
 def test_a_unit_of_ours_may_come_later_in_check_mode(kernel: FakeSystemd) -> None:

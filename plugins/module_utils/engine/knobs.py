@@ -8,6 +8,7 @@ undoing and verifying are derived from the pair and written once, in transaction
     text         one value in a /proc or /sys file, fields separated by one space
     choice       a /sys file that prints its choices with the chosen one in brackets
     cpulist      a CPU list ("0-3,8"); cpumask: the same as hexadecimal groups
+    irq          the CPUs of an interrupt, address its identity (interrupts.py); None: its device is not there now
     file         a whole regular file of ours; None: absent
     dir          a directory of ours, by its mode; None: absent
     mount_point  a directory of ours by its existence (its mode is hidden under the mount); None: absent
@@ -26,6 +27,7 @@ from typing import Callable
 from ..doors.host import FileState, Host
 from ..values import cpu_list, cpu_mask, cpus, print_cpu_mask, selected, words
 from .change import Place, Value
+from .interrupts import interrupts
 from .machine import Machine
 
 _Reader = Callable[[Machine, str], Value]
@@ -58,6 +60,23 @@ def _write_text(machine: Machine, path: str, value: Value) -> None:
 
 def _write_cpumask(machine: Machine, path: str, value: Value) -> None:
     machine.host.write_value(path, print_cpu_mask(cpus(path, value)))
+
+
+def _irq_path(machine: Machine, identity: str) -> str | None:
+    found = interrupts(machine).get(identity)
+    return f"{found.path}/smp_affinity_list" if found else None
+
+
+def _read_irq(machine: Machine, identity: str) -> Value:
+    path = _irq_path(machine, identity)
+    return None if path is None else _read_cpulist(machine, path)
+
+
+def _write_irq(machine: Machine, identity: str, value: Value) -> None:
+    path = _irq_path(machine, identity)
+    if path is None:
+        raise OSError(errno.ENODEV, f"no interrupt {identity}: its driver is not loaded now")
+    machine.host.write_value(path, str(value))
 
 
 def _read_file(machine: Machine, path: str) -> Value:
@@ -146,6 +165,8 @@ def _read_unit_active(machine: Machine, unit: str) -> Value:
 
 def _write_unit_active(machine: Machine, unit: str, value: Value) -> None:
     _systemctl(machine.host, "start" if value == "active" else "stop", unit)
+    if value == "active" and "no" in machine.host.run(("systemctl", "show", "-P", "ConditionResult", unit)).out.split():
+        raise OSError(errno.ENOTSUP, f"systemd did not start {unit}: a condition in the unit does not hold")
 
 
 def _read_module(machine: Machine, name: str) -> Value:
@@ -175,6 +196,7 @@ _KINDS: dict[str, tuple[_Reader, _Writer]] = {
     "choice": (_read_choice, _write_text),
     "cpulist": (_read_cpulist, _write_text),
     "cpumask": (_read_cpumask, _write_cpumask),
+    "irq": (_read_irq, _write_irq),
     "file": (_read_file, _write_file),
     "dir": (_read_dir, _write_dir),
     "mount_point": (_read_mount_point, _write_mount_point),

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engine.change import Draft
@@ -16,6 +17,8 @@ from ..errors import InputError
 NAME = "unit_state"
 
 _UNIT = re.compile(r"^[A-Za-z0-9:_.\\@-]+\.(service|timer|socket|mount|path|target|slice|swap)$")
+_RUNS = ("active", "reloading", "activating")
+_UNMET = "a condition in the unit does not hold on this machine"
 _SETTABLE = ("enabled", "disabled", "masked")
 
 
@@ -35,11 +38,12 @@ class Desired:
 
 @dataclass(frozen=True)
 class Unit:
-    """LoadState, UnitFileState and ActiveState of systemctl show."""
+    """LoadState, UnitFileState and ActiveState of systemctl show; unmet: why systemd would not start it."""
 
     load: str
     unit_file: str
     active: str
+    unmet: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,21 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
     names = [wanted.name for wanted in desired.units]
     shown = machine.host.run(("systemctl", "show", "--property=LoadState,UnitFileState,ActiveState", "--", *names))
     blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.out.split("\n\n")]
-    found = {
-        name: Unit(block.get("LoadState", ""), block.get("UnitFileState", ""), block.get("ActiveState", ""))
-        for name, block in zip(names, blocks)
-    }
+    found = {}
+    for wanted, block in zip(desired.units, blocks):
+        unit = Unit(block.get("LoadState", ""), block.get("UnitFileState", ""), block.get("ActiveState", ""))
+        if wanted.active == "active" and unit.load == "loaded" and unit.active not in _RUNS:
+            unit = replace(unit, unmet=_unmet(machine, wanted.name))
+        found[wanted.name] = unit
     return Snapshot(True, found)
+
+
+def _unmet(machine: Machine, name: str) -> str:
+    """The conditions that keep a unit from starting (systemd.unit(5), Conditions), or ""."""
+    tested = machine.host.run(("systemd-analyze", "condition", f"--unit={name}"))
+    failed = re.findall(r"^\S+: (.+) failed\.$", tested.out + tested.err, re.MULTILINE)
+    # systemd before 250 cannot test a unit's conditions; then the refusal of an earlier start says it.
+    return f"{failed[0]} does not hold" if failed else machine.ledger.refusal(f"unit_active:{name}") or ""
 
 
 def decide(desired: Desired, snapshot: Snapshot) -> Draft:
@@ -88,12 +102,12 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
             _want_unit_file(draft, wanted, unit, snapshot.systemd)
         if wanted.active:
             key = f"unit_active:{wanted.name}"
-            reason = _missing(unit, wanted, snapshot.systemd)
+            reason = _missing(unit, wanted, snapshot.systemd) or unit.unmet
             if reason:
                 draft.cannot(key, reason)
             else:
-                live = "active" if unit.active in ("active", "reloading", "activating") else "inactive"
-                draft.want(key, "unit_active", wanted.name, live, wanted.active)
+                live = "active" if unit.active in _RUNS else "inactive"
+                draft.want(key, "unit_active", wanted.name, live, wanted.active, tolerate={errno.ENOTSUP: _UNMET})
     return draft
 
 
