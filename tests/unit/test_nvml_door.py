@@ -195,7 +195,7 @@ def test_a_property_reads_back_what_was_written(machine, name, value, back):
 
 @needs_root
 @pytest.mark.parametrize("kind", ["gpu", "memory"])
-def test_locks_have_no_getter_and_none_takes_them_off(machine, kind):
+def test_locks_have_no_getter_and_reset_takes_them_off(machine, kind):
     uuid, name = machine.uuid(1), f"{kind}_locked_clocks"
     value = "210-1800" if kind == "gpu" else "5001-9501"
 
@@ -203,7 +203,7 @@ def test_locks_have_no_getter_and_none_takes_them_off(machine, kind):
         nvml.write(uuid, "persistence", "on")
         nvml.write(uuid, name, value)
         seen = nvml.read(uuid, name)
-        nvml.write(uuid, name, None)
+        nvml.write(uuid, name, "reset")
         return seen
 
     assert in_child(machine, door(piece)) is None

@@ -26,7 +26,7 @@ from .nvml_binding import (
     library_present,
     load,
 )
-from .nvml_properties import HARDWARE, PROPERTIES, SETTINGS, Getter
+from .nvml_properties import HARDWARE, PROPERTIES, SETTINGS, Getter, processes
 
 _PCI = re.compile(r"^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?$")
 _ARCHITECTURES = {
@@ -207,6 +207,10 @@ class Nvml:
         for rung in rungs:
             found.update(self.ask("nvmlDeviceGetSupportedGraphicsClocks", self.handle(uuid), rung) or [])
         return sorted(found)
+
+    def processes(self, uuid: str) -> list[dict[str, Any]]:
+        """The processes that use one GPU."""
+        return processes(self, self.handle(uuid))
 
     def versions(self) -> dict[str, Any]:
         """Versions of driver, library and the CUDA level that the driver offers."""

@@ -104,6 +104,9 @@ class NvmlError(OSError):
         self.hint = words
         super().__init__(number, f"{function}: {self.name} ({code}): {words}")
 
+    def __str__(self) -> str:
+        return str(self.strerror)
+
 
 class NoBindingError(Exception):
     """nvidia-ml-py is neither in the call nor on this machine; the text says what to do."""

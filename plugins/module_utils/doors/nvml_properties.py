@@ -54,10 +54,16 @@ def _write_power_limit(nvml: Nvml, handle: Any, value: Any) -> None:
 
 
 def _clock_lock(setter: str, reset: str) -> Setter:
-    """A writer of "min-max" in MHz; None takes the lock off."""
+    """A writer of "min-max" in MHz. "reset" takes the lock off.
+
+    So does "unknown", what the engine puts back when nobody knows what was before: on a card
+    without such a lock there is nothing to put back.
+    """
 
     def write(nvml: Nvml, handle: Any, value: Any) -> None:
-        if value is None:
+        if value == "unknown":
+            nvml.ask(reset, handle)
+        elif value == "reset":
             nvml.call(reset, handle)
         else:
             low, _dash, high = str(value).partition("-")
@@ -106,7 +112,7 @@ def _write_application_clocks(nvml: Nvml, handle: Any, value: Any) -> None:
     nvml.call("nvmlDeviceSetApplicationsClocks", handle, int(memory), int(graphics))
 
 
-# name -> (read, write). Canonical forms: "on" or "off", mW, "min-max" in MHz (None: no lock), a word,
+# name -> (read, write). Canonical forms: "on" or "off", mW, "min-max" in MHz or "reset", a word,
 # "memory,graphics" in MHz. Of ECC and MIG it is the pending mode that can be set.
 PROPERTIES: dict[str, tuple[Getter, Setter]] = {
     "persistence": (_read_persistence, _write_persistence),
@@ -154,7 +160,8 @@ def _bytes(function: str, *fields: str) -> Getter:
     ]
 
 
-def _processes(nvml: Nvml, handle: Any) -> list[dict[str, Any]]:
+def processes(nvml: Nvml, handle: Any) -> list[dict[str, Any]]:
+    """The processes that use a GPU, by pid; type C, G or CG as nvidia-smi prints it."""
     found: dict[int, dict[str, Any]] = {}
     for kind in ("Compute", "Graphics"):
         for process in nvml.ask(f"nvmlDeviceGet{kind}RunningProcesses_v3", handle) or []:
@@ -185,5 +192,5 @@ HARDWARE: dict[str, Getter] = {
     "minor_number": _get("nvmlDeviceGetMinorNumber"),
     "numa_node": _get("nvmlDeviceGetNumaNodeId"),
     "display_active": lambda nvml, handle: bool(nvml.call("nvmlDeviceGetDisplayActive", handle)),
-    "processes": _processes,
+    "processes": processes,
 }

@@ -163,9 +163,10 @@ def _take_back(
     failed = restore(machine, places)
     kept = {place.key for place, _value, _reason in failed}
     untouched = [(change.place, change.before) for change in planned if change not in written]
+    identities = {change.key: change.identity for change in planned}
     for place, value in places + untouched:
         if place.key not in kept:
-            _record(machine, place, value)
+            _record(machine, place, value, identities.get(place.key, ""))
     leftover = [f"{place.key} (should be {public_value(value)!r}: {reason})" for place, value, reason in failed]
     if not leftover:
         try:
@@ -176,7 +177,8 @@ def _take_back(
     ledger.save()
     end = f"; NOT restored: {'; '.join(leftover)}" if leftover else "; nothing of this call remains"
     restored = [place.key for place, _value in places if place.key not in kept]
-    return ApplyError(f"{error}{end}", restored=restored, not_restored=leftover)
+    what = f"{written[-1].key}: {_words(error)}" if isinstance(error, OSError) and written else str(error)
+    return ApplyError(f"{what}{end}", restored=restored, not_restored=leftover)
 
 
 def _close(machine: Machine, applied: Applied, planned: list[Change], touched: list[tuple[Place, Value, str]]) -> None:
