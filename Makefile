@@ -10,7 +10,7 @@ preview  := $(if $(filter 1 yes true,$(APPLY)),,--check --diff)
 export LC_ALL := C.UTF-8
 export PATH   := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help site test test-gpu bench lint lock setup clean
+.PHONY: help site test test-gpu bench lint docs lock setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -37,6 +37,10 @@ bench: ## measure; prints and writes build/bench.json
 
 setup: ## the virtual environment with all development tools
 	@scripts/setup dev
+
+docs: ## renew the pages that are made from code
+	@scripts/setup dev
+	@PYTHONPATH=.ansible/collections python scripts/generate_docs.py
 
 lock: ## renew requirements/*.lock from pyproject.toml
 	@scripts/setup

@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Write docs/settings.md from the table of settings. A test fails when the two differ."""
+"""Write the pages that list what code knows: docs/settings.md from the table of settings, and the README of every
+role from its argument specification. A test fails when a page and its source differ."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.profiles import NAMES, Setting, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "docs" / "settings.md"
 
 _HEAD = """\
 # Settings
@@ -31,8 +33,13 @@ variables to null. Every original value is in /var/lib/ai-workstation/ledger.jso
 """
 
 
-def render() -> str:
-    """The whole page."""
+def pages() -> dict[Path, str]:
+    """Every generated page with its text."""
+    roles = [path.parents[1] for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml"))]
+    return {ROOT / "docs" / "settings.md": _settings(), **{role / "README.md": _role(role) for role in roles}}
+
+
+def _settings() -> str:
     return _HEAD + "".join(f"\n{part}" for part in _overview()) + "".join(_section(setting) for setting in settings())
 
 
@@ -81,5 +88,45 @@ def _value(value: Any) -> str:
     return str(value)
 
 
+def _role(role: Path) -> str:
+    """One README: what the role does, how to call it, its variables."""
+    spec = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["main"]
+    by_profile = {setting.variable for setting in settings()}
+    parts = [f"# {role.name}\n\n{spec['short_description']}.\n"]
+    parts += [f"\n{textwrap.fill(_plain(text), 110)}\n" for text in _listed(spec["description"])]
+    parts.append(f"""
+    - hosts: workstations
+      roles:
+        - role: ai_infra.workstation.{role.name}
+""")
+    parts.append("\n## Variables\n")
+    for name, option in spec["options"].items():
+        kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
+        if "choices" in option:
+            kind += f", one of {', '.join(map(str, option['choices']))}"
+        default = "by profile" if name in by_profile else f"default {_default(option.get('default'))}"
+        text = "\n".join(
+            textwrap.fill(_plain(line), 104, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            for line in _listed(option["description"])
+        )
+        parts.append(f"\n    {name}  ({kind}; {default})\n{text}\n")
+    parts.append("\nThis page is made from meta/argument_specs.yml by scripts/generate_docs.py; do not edit it.\n")
+    return "".join(parts)
+
+
+def _listed(text: str | list[str]) -> list[str]:
+    return [text] if isinstance(text, str) else text
+
+
+def _plain(text: str) -> str:
+    """Ansible's markup without its marks: C(x) is x."""
+    return re.sub(r"[A-Z]+\(([^)]*)\)", r"\1", text)
+
+
+def _default(value: Any) -> str:
+    return "none" if value is None else yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+
+
 if __name__ == "__main__":
-    TARGET.write_text(render(), encoding="ascii")
+    for page, content in pages().items():
+        page.write_text(content, encoding="ascii")
