@@ -31,6 +31,9 @@ class Change:
     in actions.py that must run after the write. identity: for values without a getter, what must
     stay the same for our record to stay true. partial: the kernel may grant less than asked. explain:
     what to say, with {got} for the value read back, where the kernel took the write and did not do it.
+    presence: `leaves` where a later change of the call takes the place away or moves the value (its CPU goes
+    offline), `appears` where an earlier change of the call brings the place (`before` is then foreseen).
+    at_once: the actions run right after this write, before the next one, and not at the end.
     """
 
     place: Place
@@ -46,6 +49,8 @@ class Change:
     partial: bool = False
     explain: str = ""
     release: bool = False
+    presence: str = ""
+    at_once: bool = False
 
     @property
     def key(self) -> str:

@@ -42,8 +42,12 @@ def apply(machine: Machine, owner: str, changes: list[Change]) -> Applied:
                 applied.skipped.append({"key": change.key, "reason": outcome})
             elif outcome is not None:
                 applied.changes.append(outcome)
+            if change.at_once:
+                applied.actions += run_actions(machine.host, change.actions)
+                later = (name for item in changes[changes.index(change) + 1 :] for name in item.actions)
+                ledger.pending_actions -= set(change.actions) - set(later)
         _settle(machine, applied.changes)
-        applied.actions = run_actions(machine.host, ledger.pending_actions)
+        applied.actions += run_actions(machine.host, ledger.pending_actions)
     except (OSError, ApplyError) as error:
         raise _take_back(machine, changes, written, touched, error) from error
     _close(machine, applied, changes, touched)
@@ -109,6 +113,10 @@ def _read_touched(machine: Machine, changes: list[Change]) -> list[tuple[Place, 
 
 def _write(machine: Machine, change: Change) -> Change | str | None:
     """Write and read back one change. A text is the reason of a skip, None is nothing to do."""
+    if change.presence == "appears":
+        change = _as_found(machine, change)
+        if change.before == change.after:
+            return None
     if knobs.has_getter(change.place) and knobs.read(machine, change.place) == change.after:
         return change  # an earlier change of this call brought it about
     try:
@@ -133,6 +141,17 @@ def _write(machine: Machine, change: Change) -> Change | str | None:
     raise ApplyError(f"{change.key}: asked for {public_value(change.after)!r}, read back {public_value(live)!r}")
 
 
+def _as_found(machine: Machine, change: Change) -> Change:
+    """A change whose place has just come, with the value that it came with; the journal gets it as well."""
+    live, entry = knobs.read(machine, change.place), machine.ledger.entries[change.key]
+    if live is None or live == change.before:
+        return change
+    if entry.original == entry.ours == change.before:
+        entry.original = entry.ours = live
+        machine.ledger.save()
+    return replace(change, before=live)
+
+
 def granted(asked: Value, live: Value) -> str:
     """How the ledger remembers that the kernel granted a part only."""
     return f"asked for {asked}, granted {live}"
@@ -140,7 +159,7 @@ def granted(asked: Value, live: Value) -> str:
 
 def _settle(machine: Machine, changes: list[Change]) -> None:
     """Prove that every value still holds after the last write; one that a neighbour moved is written again."""
-    places = [(change.place, change.after) for change in changes]
+    places = [(change.place, change.after) for change in changes if change.presence != "leaves"]
     if all(_holds(machine, place, value) for place, value in places):
         return
     for place, value, reason in restore(machine, places):
@@ -158,11 +177,16 @@ def _take_back(
 ) -> ApplyError:
     """Undo this call's writes, last first, and return the error to raise."""
     ledger = machine.ledger
+    # What appeared with this call goes back first: it is gone again with the rest.
+    came = [(change.place, _unwritten(machine, change)) for change in reversed(written) if change.presence == "appears"]
+    failed = restore(machine, came)
     places = [(place, value) for place, value, _cause in touched]
-    places += [(change.place, change.before) for change in reversed(written)]
-    failed = restore(machine, places)
+    places += [(change.place, change.before) for change in reversed(written) if change.presence != "appears"]
+    failed += restore(machine, places)
+    places = came + places
     kept = {place.key for place, _value, _reason in failed}
-    untouched = [(change.place, change.before) for change in planned if change not in written]
+    begun = {change.key for change in written}
+    untouched = [(change.place, change.before) for change in planned if change.key not in begun]
     identities = {change.key: change.identity for change in planned}
     for place, value in places + untouched:
         if place.key not in kept:
@@ -181,12 +205,21 @@ def _take_back(
     return ApplyError(f"{what}{end}", restored=restored, not_restored=leftover)
 
 
+def _unwritten(machine: Machine, change: Change) -> Value:
+    """The value of a place that our write did not change: what was planned from, or what it appeared with."""
+    entry = machine.ledger.entries.get(change.key)
+    return entry.ours if entry and change.presence == "appears" else change.before
+
+
 def _close(machine: Machine, applied: Applied, planned: list[Change], touched: list[tuple[Place, Value, str]]) -> None:
     ledger = machine.ledger
     done = {change.key: change for change in applied.changes}
     for change in planned:
         real = done.get(change.key)
-        _record(machine, change.place, real.after if real else change.before, change.identity if real else "")
+        value = real.after if real else _unwritten(machine, change)
+        if change.presence == "leaves":
+            value = knobs.read(machine, change.place)
+        _record(machine, change.place, value, change.identity if real else "")
         if change.release:
             ledger.forget(change.key)
     for place, _before, _cause in touched:
