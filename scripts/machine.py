@@ -84,7 +84,8 @@ class Engine:
 
     @staticmethod
     def answers() -> bool:
-        return _quiet(["docker", "info", "--format", "{{.ServerVersion}}"]).returncode == 0
+        # Not `docker info`: some releases of the client end well without an engine.
+        return _quiet(["docker", "version", "--format", "{{.Server.Version}}"]).returncode == 0
 
     def start(self) -> None:
         if self.answers():
