@@ -26,6 +26,7 @@ class Action:
 # In the order in which they run.
 ACTIONS = {
     "daemon-reload": Action(("systemctl", "daemon-reload"), "/run/systemd/system"),
+    "restart-irqbalance": Action(("systemctl", "try-restart", "irqbalance.service"), "/run/systemd/system"),
     "udev-reload": Action(("udevadm", "control", "--reload-rules"), "/run/udev/control"),
     "udev-trigger-block": Action(
         ("udevadm", "trigger", "--subsystem-match=block", "--action=change", "--settle"), "/run/udev/control"

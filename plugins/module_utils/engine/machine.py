@@ -28,6 +28,8 @@ class Machine:
         self._open_driver = open_driver
         self._driver: Any = None
         self._ledger: Ledger | None = None
+        # What a call looks up once and may use again: interrupt numbers by device.
+        self.memo: dict[str, Any] = {}
 
     @property
     def ledger(self) -> Ledger:
