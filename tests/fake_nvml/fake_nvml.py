@@ -26,6 +26,7 @@ from uuid import NAMESPACE_DNS, uuid5
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "build" / "fake_nvml"
 LIBRARY = "libnvidia-ml.so.1"
+MAX_GPUS = 16  # as in src/driver.h
 
 
 def build(out: Path = BUILD) -> Path:
@@ -96,8 +97,11 @@ class Machine:
             self.set(None, **settings)
 
     def _create(self, gpus: Sequence[str], settings: dict[str, object]) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir(parents=True)
+        if len(gpus) > MAX_GPUS:
+            raise ValueError(f"a machine has at most {MAX_GPUS} cards")
+        if (self.directory / "machine").exists():  # remove nothing but a machine
+            shutil.rmtree(self.directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
         # An unprivileged client locks and writes here too, as it reaches the driver.
         self.directory.chmod(0o777)
         (self.directory / "cards").mkdir()

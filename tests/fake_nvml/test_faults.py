@@ -34,6 +34,9 @@ def test_nothing_works_before_init_and_after_shutdown(directory: Path) -> None:
         assert nvml("nvmlDeviceGetCount") == 1
         nvml("nvmlShutdown")
         assert nvml.code("nvmlDeviceGetCount") == UNINITIALIZED
+        assert nvml.code("nvmlShutdown") == UNINITIALIZED
+        nvml("nvmlInit")  # one shutdown too many is not owed
+        assert nvml("nvmlDeviceGetCount") == 1
 
 
 @pytest.mark.parametrize("code", [NOT_LOADED, MISMATCH])
@@ -68,6 +71,7 @@ def test_a_lost_gpu_is_lost_until_reload(directory: Path) -> None:
     with Client(machine) as nvml:
         machine.lose(1)
         assert nvml.code("nvmlDeviceGetName", 1) == LOST
+        assert (machine.trace()[-1].function, machine.trace()[-1].code) == ("nvmlDeviceGetHandleByIndex_v2", LOST)
         assert nvml("nvmlDeviceGetCount") == 2
         assert nvml.code("nvmlDeviceGetName", 0) == 0
     machine.reload_driver()
@@ -115,6 +119,20 @@ def test_a_lying_setter_reports_success_and_does_nothing(directory: Path) -> Non
         machine.fault(fn="nvmlDeviceSetPowerManagementLimit", rc=0)
         assert nvml.code("nvmlDeviceSetPowerManagementLimit", 0, 450000) == 0
         assert nvml("nvmlDeviceGetPowerManagementLimit", 0) == 575000
+
+
+@needs_root
+def test_a_private_umask_does_not_hide_the_state_from_others(directory: Path) -> None:
+    machine = one(directory)
+    umask = os.umask(0o077)
+    try:
+        with Client(machine) as nvml:
+            nvml("nvmlDeviceSetPersistenceMode", 0, 1)
+    finally:
+        os.umask(umask)
+    with Client(machine) as nvml:
+        nvml("setuid", None, 65534)
+        assert nvml("nvmlDeviceGetPersistenceMode", 0) == 1
 
 
 @needs_root
