@@ -1,3 +1,5 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Brings the unmodified nvidia-smi program from Debian's non-free section, for tests and benchmarks.
 
 It is kept below build/. Nothing is installed: the machine's package state stays as it is.

@@ -10,17 +10,17 @@ below build/; where it cannot be had these tests are skipped.
 from __future__ import annotations
 
 import csv
-import fcntl
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import fake_nvml
+import nvidia_smi
 import pytest
 from fake_nvml import Machine
 from nvml_client import MEM, SM, Client, needs_root, one
+
 
 @pytest.fixture(scope="module")
 def program() -> Path:

@@ -18,7 +18,8 @@ API nvmlReturn_t nvmlDeviceGetSupportedPerformanceStates(nvmlDevice_t device, ui
 }
 
 /* P0 and P1 run the top memory rung, P8 the lowest, the others those between. */
-API nvmlReturn_t nvmlDeviceGetMinMaxClockOfPState(nvmlDevice_t device, uint type, uint state, uint *lowest, uint *highest)
+API nvmlReturn_t nvmlDeviceGetMinMaxClockOfPState(nvmlDevice_t device, uint type, uint state, uint *lowest,
+                                                  uint *highest)
 {
     struct call call = begin_gpu(__func__, device);
     uint rungs[MAX_RUNGS], count = call.gpu ? memory_rungs(call.gpu, rungs) : 0;

@@ -62,7 +62,8 @@ API nvmlReturn_t nvmlDeviceGetMarginTemperature(nvmlDevice_t device, struct marg
 {
     struct call call = begin_gpu(__func__, device);
     if (need(&call, out != NULL, NVML_ERROR_INVALID_ARGUMENT) &&
-        need(&call, out->version == STRUCT_VERSION(struct margin_temperature, 1), NVML_ERROR_ARGUMENT_VERSION_MISMATCH) &&
+        need(&call, out->version == STRUCT_VERSION(struct margin_temperature, 1),
+             NVML_ERROR_ARGUMENT_VERSION_MISMATCH) &&
         need(&call, gpu_has(call.gpu, "temp_margin_from"), NVML_ERROR_NOT_SUPPORTED))
         out->margin = (int)gpu_number(call.gpu, "temp_margin_from", 0) - celsius(call.gpu);
     return end(&call);
