@@ -14,7 +14,7 @@ description:
   - Everything is read from C(/proc), C(/sys), C(/etc) and from the NVIDIA driver (NVML). Nothing is changed and no
     command is run.
   - What a machine does not tell is null or an empty list. A container, a virtual machine or an ARM board is no error.
-  - Run it as root. DIMMs, the size of a GPU's apertures and some interrupts are not shown to other users.
+  - Run it as root. Other users are not shown the firmware tables with the DIMMs, nor a container's marks.
   - It can be one of the modules of C(facts_modules). GPUs are then described by PCI and the driver's files alone,
     unless C(nvidia-ml-py) is installed on the target, because only its own action sends that library along.
 options:
@@ -140,12 +140,14 @@ ansible_facts:
           description: Whether Docker is there, its version, cgroup driver, runtimes and CDI, read from files.
           type: dict
         owners:
-          description: Writers of the same settings, whether installed, enabled, active, masked, their packaged command, and what they write.
+          description:
+            - Writers of the same settings, whether installed, enabled, active, masked, their packaged command,
+              and what they write.
           type: list
           elements: dict
           sample:
-            - {name: irqbalance, unit: irqbalance.service, installed: true, enabled: true, active: true, masked: false, command: null,
-               writes: [irq_affinity]}
+            - {name: irqbalance, unit: irqbalance.service, installed: true, enabled: true, active: true, masked: false,
+               command: null, writes: [irq_affinity]}
 """
 
 from ansible.module_utils.basic import AnsibleModule
