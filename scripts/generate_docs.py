@@ -57,7 +57,7 @@ def _section(setting: Setting) -> str:
     name = setting.variable + (f"['{setting.key}']" if setting.key else "")
     rows = [
         ("what", setting.what),
-        ("variable", f"{name} ({setting.unit})"),
+        ("variable", f"{name} ({', '.join(setting.choices) or setting.unit})"),
         ("applied by", f"ai_infra.workstation.{setting.module}"),
         *((profile, _value(setting.profiles[profile])) for profile in NAMES),
         ("why", setting.why),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .profiles import NAMES, Wanted, wanted
+from .profiles import NAMES, Wanted, settings, wanted
 from .variables import misspelt
 
 PERSISTENCE_UNIT = "nvidia-persistenced.service"
@@ -32,6 +32,11 @@ def make(facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list
     profile = variables.get("workstation_profile", "balanced")
     if profile not in NAMES:
         errors.append(f"workstation_profile: {profile!r} is not one of {', '.join(NAMES)}")
+    errors += [
+        f"{setting.variable}: {variables[setting.variable]!r} is not one of {', '.join(setting.choices)}, or null"
+        for setting in settings()
+        if setting.choices and variables.get(setting.variable) not in (None, *setting.choices)
+    ]
     if errors:
         raise PlanError("; ".join(errors))
     values = wanted(profile, facts, variables)

@@ -31,6 +31,7 @@ class Setting:
     recipes: str
     profiles: Mapping[str, Any]
     key: str | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass

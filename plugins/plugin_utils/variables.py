@@ -8,9 +8,10 @@ Ansible accepts a misspelt variable without a word; here it is an error before a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,14 +21,19 @@ _NEAR = 0.9
 
 
 @cache
-def known() -> frozenset[str]:
-    """Every public variable: the options of the roles' argument specifications."""
-    names: set[str] = set()
+def specifications() -> Mapping[str, Mapping[str, Any]]:
+    """Every public variable with its argument specification."""
+    options: dict[str, Mapping[str, Any]] = {}
     for path in _ROLES.glob("*/meta/argument_specs.yml"):
         specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
         for entry in specs.values():
-            names.update(entry.get("options") or {})
-    return frozenset(names)
+            options.update(entry.get("options") or {})
+    return options
+
+
+def known() -> frozenset[str]:
+    """The names of our public variables."""
+    return frozenset(specifications())
 
 
 @cache

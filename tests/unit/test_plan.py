@@ -72,9 +72,18 @@ def test_the_persistence_daemon_keeps_its_packaged_user() -> None:
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(plan.PlanError) as caught:
-        make({"workstation_profile": "fast", "os_tuning_governer": "x", "os_tunning_epp": "y", "gpu_tuning_zzz": 1})
+        make(
+            {
+                "workstation_profile": "fast",
+                "os_tuning_thp": "sometimes",
+                "os_tuning_governer": "x",
+                "os_tunning_epp": "y",
+                "gpu_tuning_zzz": 1,
+            }
+        )
     message = str(caught.value)
     assert "'fast' is not one of conservative, balanced, aggressive" in message
+    assert "os_tuning_thp: 'sometimes' is not one of always, madvise, never, or null" in message
     assert "os_tuning_governer is not one of ours; did you mean os_tuning_governor?" in message
     assert "os_tunning_epp is not one of ours; did you mean os_tuning_epp?" in message
     assert "gpu_tuning_zzz is not one of ours" in message
@@ -93,3 +102,9 @@ def test_every_variable_of_the_table_is_one_of_a_role() -> None:
 def test_every_condition_of_the_table_exists() -> None:
     values = [value for setting in profiles.settings() for value in setting.profiles.values()]
     assert {value["if"] for value in values if isinstance(value, dict) and "if" in value} == profiles.CONDITIONS.keys()
+
+
+def test_what_a_profile_decides_can_be_null_in_the_argument_specification() -> None:
+    # Ansible refuses null for an option with choices.
+    specs = variables.specifications()
+    assert not [setting.variable for setting in profiles.settings() if "choices" in specs[setting.variable]]
