@@ -1,0 +1,263 @@
+"""Runs the sides, each on its own test host, and turns what was counted into rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from .bed import HERE, ROOT, WORK, Bed, BedError, engine, image, machine, smi
+
+SIDES = {
+    "conventional": HERE / "conventional.yml",
+    "careful": HERE / "careful.yml",
+    "roles": ROOT / "site.yml",
+}
+RERUNS = 3  # taken in turns, so that a slow minute of the machine hits all sides; the median counts
+
+# Which part of the work a task belongs to: tags of the conventional playbooks, modules of the roles.
+_PARTS = {
+    "setup": "facts",
+    "workstation_facts": "facts",
+    "workstation_plan": "facts",
+    "firmware_report": "firmware audit",
+    "sysctl": "sysctl and /sys",
+    "sysfs": "sysctl and /sys",
+    "kernel_settings": "sysctl and /sys",
+    "cpu_governor": "governor",
+    "irq_affinity": "interrupts",
+    "block_device_settings": "disks",
+    "managed_files": "files and units",
+    "unit_state": "files and units",
+    "units": "files and units",
+    "kernel_command_line": "kernel command line",
+    "nvidia_gpu_state": "gpu",
+}
+
+
+@dataclass
+class Run:
+    """One run of one playbook. Seconds; `parts` maps a part of the work to its remote calls and seconds."""
+
+    wall: float
+    controller_cpu: float
+    target_cpu: float
+    tasks: int = 0
+    calls: int = 0
+    commands: int = 0
+    transfers: int = 0
+    changed: int = 0
+    parts: dict[str, list[float]] = field(default_factory=dict)
+
+    def without(self, part: str) -> float:
+        return self.wall - self.parts.get(part, [0, 0.0])[1]
+
+
+def rows() -> list[dict[str, Any]]:
+    """What converging costs: first run and converged rerun of each side."""
+    program, docker = smi(), engine()
+    before = machine.settings()
+    try:
+        collections = [sys.executable, ROOT / "scripts" / "other_collections.py", "ansible.posix"]
+        subprocess.run(collections, check=True, capture_output=True)
+        tag = image()
+        with ExitStack() as stack:
+            # The path of an ssh control socket has to be short.
+            sockets = stack.enter_context(TemporaryDirectory(prefix="bench"))
+            beds = {side: stack.enter_context(Bed(side, tag, program)) for side in SIDES}
+            first, again = _measure(beds, sockets)
+    finally:
+        docker.stop()
+    if changed := machine.differences(before, machine.settings()):
+        raise BedError(f"this machine was changed: {'; '.join(changed)}")
+    return _rows(first, again)
+
+
+def _measure(beds: dict[str, Bed], sockets: str) -> tuple[dict[str, Run], dict[str, list[Run]]]:
+    first: dict[str, Run] = {}
+    again: dict[str, list[Run]] = {side: [] for side in beds}
+    results = {}
+    for side, bed in beds.items():
+        first[side] = _run(side, bed, sockets)
+        results[side] = bed.settle()
+    _same(results)
+    for _round in range(RERUNS):
+        for side, bed in beds.items():
+            run = _run(side, bed, sockets)
+            if run.changed:
+                raise BedError(f"{side}: the second run changes {run.changed} tasks, see {bed.folder}/playbook.log")
+            bed.settle()
+            again[side].append(run)
+    return first, again
+
+
+def _same(results: dict[str, dict[str, str]]) -> None:
+    """Raise unless every side has brought every value to the same state."""
+    expected = results["conventional"]
+    for side, values in results.items():
+        different = [
+            f"{path}: {expected.get(path)} with conventional, {values.get(path)} with {side}"
+            for path in sorted(expected.keys() | values.keys())
+            if expected.get(path) != values.get(path)
+        ]
+        if different:
+            raise BedError(f"the sides do not set the same: {'; '.join(different)}")
+
+
+def _run(side: str, bed: Bed, sockets: str) -> Run:
+    inventory = bed.folder / "inventory"
+    if not inventory.exists():
+        shutil.copytree(HERE / "inventory", inventory)
+        host = {"ansible_host": bed.address, "ansible_ssh_private_key_file": str(WORK / "id_ed25519")}
+        hosts = {"workstations": {"hosts": {"ws5090": host}}}
+        (inventory / "hosts.json").write_text(json.dumps(hosts), encoding="utf-8")
+    calls, log = bed.folder / "calls.jsonl", bed.folder / "playbook.log"
+    calls.unlink(missing_ok=True)
+    environment = _environment(sockets) | {"BENCH_CALLS": str(calls)}
+    hosts_file = inventory / "hosts.json"
+    # The connection is open before the clock runs.
+    warm = ["ansible", "ws5090", "-i", hosts_file, "-m", "ansible.builtin.raw", "-a", "true"]
+    subprocess.run(warm, cwd=ROOT, env=environment, check=True, capture_output=True)
+    bed.quiet()
+    target, children = bed.cpu_seconds(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.monotonic()
+    with log.open("wb") as stream:
+        done = subprocess.run(
+            ["ansible-playbook", "-i", hosts_file, SIDES[side]],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    ended, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-30:]
+        raise BedError("\n".join([f"{side}: the playbook fails, see {log}", *tail]))
+    cpu = used.ru_utime + used.ru_stime - children.ru_utime - children.ru_stime
+    return _count(calls, Run(ended - started, cpu, bed.cpu_seconds() - target), started, ended)
+
+
+def _environment(sockets: str) -> dict[str, str]:
+    """The same for every side: the project's ansible.cfg (ssh, pipelining, forks) and the counting plugin."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    return mine | {
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": f"{ROOT}/.ansible/collections:{ROOT}/build/collections",
+        "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callbacks"),
+        "ANSIBLE_CALLBACKS_ENABLED": "ai_infra.workstation.summary,calls",
+        "ANSIBLE_HOST_KEY_CHECKING": "0",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
+        "ANSIBLE_NOCOLOR": "1",
+    }
+
+
+def _count(calls: Path, run: Run, started: float, ended: float) -> Run:
+    """Fill in what the plugin noted. The time of a task lasts until the next one starts."""
+    part, since = "start of ansible-playbook", started
+    counters: Counter[str] = Counter()
+    for line in calls.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        what = event["what"]
+        if what in ("task", "end"):
+            run.parts.setdefault(part, [0, 0.0])[1] += event["at"] - since
+            since = event["at"]
+            part = _part(event) if what == "task" else "end of ansible-playbook"
+        elif what == "module":
+            run.parts.setdefault(part, [0, 0.0])[0] += 1
+        counters[what] += 1
+        if what == "end":
+            run.changed = sum(host["changed"] for host in event["stats"].values())
+    run.parts.setdefault(part, [0, 0.0])[1] += ended - since
+    run.tasks, run.calls = counters["task"], counters["module"]
+    run.commands, run.transfers = counters["command"], counters["transfer"]
+    return run
+
+
+def _part(event: dict[str, Any]) -> str:
+    action = str(event["action"]).rpartition(".")[2]
+    if "gpu_tuning" in event["task"]:
+        return "gpu"
+    for name in (*event["tags"], action):
+        if name in _PARTS:
+            return _PARTS[name]
+    return next((tag for tag in event["tags"] if tag != "always"), action)
+
+
+# --- rows ------------------------------------------------------------------------------------------
+
+
+def _rows(first: dict[str, Run], again: dict[str, list[Run]]) -> list[dict[str, Any]]:
+    typical = {side: sorted(runs, key=lambda run: run.wall)[len(runs) // 2] for side, runs in again.items()}
+    ours, theirs = again["roles"], again["conventional"]
+    calls = max(run.calls for run in ours)
+    per_module = ", ".join(f"{part} {int(count)}" for part, (count, _s) in typical["roles"].parts.items() if count)
+
+    def wall(runs: list[Run]) -> float:
+        return median(run.wall for run in runs)
+
+    def ratio(other: list[Run], value: str = "wall") -> float:
+        return round(median(getattr(run, value) for run in other) / median(getattr(run, value) for run in ours), 2)
+
+    def row(name: str, value: float, unit: str, detail: str, goal: float | None = None) -> dict[str, Any]:
+        better = "lower" if unit == "calls" else "higher"
+        return {"name": name, "value": value, "unit": unit, "goal": goal, "better": better, "detail": detail}
+
+    without = median(run.without("gpu") for run in theirs) / median(run.without("gpu") for run in ours)
+    return [
+        row("converge_remote_calls", calls, "calls", f"module executions of a converged rerun: {per_module}", 15),
+        row("converge_rerun_speedup", ratio(theirs), "times", _sides(typical) + _causes(typical), 8),
+        row(
+            "converge_rerun_speedup_without_gpu",
+            round(without, 2),
+            "times",
+            "the same runs, less the time of the tasks that deal with the GPUs",
+        ),
+        row(
+            "converge_rerun_speedup_careful",
+            ratio(again["careful"]),
+            "times",
+            f"beside careful.yml, which checks files and not live values: {wall(again['careful']):.1f} s",
+        ),
+        row("converge_first_run_speedup", round(first["conventional"].wall / first["roles"].wall, 2), "times",
+            _sides(first)),
+        row("converge_rerun_controller_cpu_ratio", ratio(theirs, "controller_cpu"), "times",
+            "CPU seconds of ansible-playbook and its children"),
+        row("converge_rerun_target_cpu_ratio", ratio(theirs, "target_cpu"), "times",
+            "CPU seconds of the test host's control group"),
+    ]  # fmt: skip
+
+
+def _sides(runs: dict[str, Run]) -> str:
+    head = "side          tasks  calls  commands  files  wall s  controller CPU s  target CPU s"
+    lines = [
+        f"{side:<13}{run.tasks:>6}{run.calls:>7}{run.commands:>10}{run.transfers:>7}"
+        f"{run.wall:>8.1f}{run.controller_cpu:>18.1f}{run.target_cpu:>14.1f}"
+        for side, run in runs.items()
+    ]
+    return "\n".join([head, *lines])
+
+
+def _causes(runs: dict[str, Run]) -> str:
+    """Calls and seconds by part of the work, and so where the difference comes from."""
+    parts = list(dict.fromkeys(part for run in runs.values() for part in run.parts))
+    head = f"{'part of the work':<26}" + "".join(f"{side + ' calls':>20}{'s':>7}" for side in runs)
+    lines = []
+    for part in parts:
+        cells = [run.parts.get(part, [0, 0.0]) for run in runs.values()]
+        lines.append(f"{part:<26}" + "".join(f"{int(count):>20}{seconds:>7.1f}" for count, seconds in cells))
+    transport = "ssh, pipelining, one host, no fact cache; facts: setup and workstation_facts, each once a run"
+    return "\n".join(["", transport, head, *lines])
