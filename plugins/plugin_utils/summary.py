@@ -92,8 +92,12 @@ def _findings(report: HostReport) -> Iterator[str]:
     counts = [f"{sum(f['result'] == result for f in report.findings)} {result}" for result in order]
     yield f"  FIRMWARE  {', '.join(counts)}"
     for result in order[:2]:
-        for keys, (words,) in _merged((f["item"], (_finding(f),)) for f in report.findings if f["result"] == result):
-            yield f"    {result:<7}  {keys}: {words}"
+        by_words: dict[str, list[str]] = {}
+        for finding in report.findings:
+            if finding["result"] == result:
+                by_words.setdefault(_finding(finding), []).append(finding["item"])
+        for words, items in by_words.items():
+            yield f"    {result:<7}  {', '.join(items) if len(items) < 4 else f'{len(items)} items'}: {words}"
 
 
 def _finding(finding: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ def kernel(tmp_path: Path) -> FakeKernel:
         "/proc/self/mountinfo",
         "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 259:2 / /mnt/ai-data rw - ext4 /dev/nvme0n1p2 rw",
     )
+    Path(kernel.at("/mnt/ai-data/models")).mkdir(parents=True)
     return kernel
 
 
@@ -94,6 +95,11 @@ def test_what_this_machine_lacks(kernel: FakeKernel, devices, message: str) -> N
     with pytest.raises(RefusedError, match=message):
         call(kernel, *devices)
     assert kernel.writes == []
+
+
+def test_a_folder_that_is_not_there_is_on_no_disk(kernel: FakeKernel) -> None:
+    with pytest.raises(RefusedError, match="block:/srv/none: no such folder"):
+        call(kernel, {"path": "/srv/none", "read_ahead_kb": 512})
 
 
 def test_optional_entries_are_skipped(kernel: FakeKernel) -> None:

@@ -50,6 +50,14 @@ def test_skips_and_findings_come_with_their_reasons() -> None:
     assert "SMT" not in shown
 
 
+def test_findings_with_one_reason_are_one_line() -> None:
+    report = HostReport()
+    report.add(
+        "bios", {"findings": [{"item": f"item {n}", "result": "unknown", "why": "virtual machine"} for n in range(9)]}
+    )
+    assert "    unknown  9 items: virtual machine" in text(report).splitlines()
+
+
 def test_a_second_run_says_so_and_a_failure_is_first() -> None:
     assert "as wanted, nothing to change" in text(HostReport())
     assert text(HostReport(errors=["no"])).splitlines()[1] == "ws5090  FAILED"

@@ -121,6 +121,8 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
 
 def _disk_under(machine: Machine, path: str) -> str | None:
     """The disk that holds a folder: the longest mount point above it, its device, the disk of that partition."""
+    if not machine.host.is_dir(path):
+        return None  # not the disk of the root folder: nothing is known about where it will be
     best, number = "", ""
     for line in (machine.host.text("/proc/self/mountinfo") or "").splitlines():
         fields = line.split()
@@ -144,7 +146,8 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
         disks = [disk for disk in snapshot.disks if _matches(rule, disk, snapshot)]
         if not disks:
             there = ", ".join(disk.name for disk in snapshot.disks) or "none"
-            draft.cannot(f"block:{rule.words}", f"no disk matches; there is {there}")
+            why = "no such folder, or no disk below it" if rule.path else f"no disk matches; there is {there}"
+            draft.cannot(f"block:{rule.words}", why)
             continue
         if rule.words in desired.optional:
             draft.optional |= {_key(disk, attribute) for disk in disks for attribute in rule.settings}
