@@ -66,7 +66,7 @@ def from_driver(nvml: Any) -> list[Facts]:
     """What NVML tells of each GPU; of one that does not answer, who it is and why."""
     found = []
     for gpu in nvml.devices():
-        facts = _empty(gpu.pci, "nvml")
+        facts = _empty(gpu.pci or None, "nvml")
         facts.update(uuid=gpu.uuid or None, name=gpu.name, architecture=gpu.architecture, brand=gpu.brand)
         facts.update(device_id=gpu.device_id or None, problem=gpu.problem or None)
         if not gpu.problem:
@@ -152,7 +152,7 @@ def _process(process: Facts) -> Facts:
     }
 
 
-def _empty(address: str, source: str) -> Facts:
+def _empty(address: str | None, source: str) -> Facts:
     return {
         "uuid": None,
         "name": None,
@@ -174,7 +174,13 @@ def _merge(host: Host, cards: Sequence[Facts], answered: list[Facts]) -> list[Fa
         if card:
             _fill(gpu, card)
     silent = [_from_files(host, card) for card in by_address.values()]
-    return sorted((*answered, *silent), key=lambda gpu: str(gpu["pci_address"]))
+    # A GPU that fell off the bus may not even tell its address: it is the card that nobody else is.
+    nameless = [gpu for gpu in answered if gpu["pci_address"] is None]
+    if len(nameless) == len(silent):
+        answered = [gpu for gpu in answered if gpu["pci_address"] is not None]
+        for card, gpu in zip(silent, nameless):
+            card["problem"] = gpu["problem"]
+    return sorted((*answered, *silent), key=lambda gpu: gpu["pci_address"] or "~")
 
 
 def _from_files(host: Host, card: Facts) -> Facts:
