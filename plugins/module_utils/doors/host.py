@@ -145,6 +145,13 @@ class Host:
         except OSError:
             return None
 
+    def modified(self, path: str) -> float:
+        """When the content was last changed, in seconds since 1970; 0 where there is nothing."""
+        try:
+            return os.stat(self.at(path)).st_mtime
+        except OSError:
+            return 0.0
+
     def writable(self, path: str) -> bool:
         """Whether root could write here: False on a read-only mount (a container's /sys) or without a write bit."""
         try:

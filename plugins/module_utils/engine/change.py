@@ -33,6 +33,7 @@ class Change:
     what to say, with {got} for the value read back, where the kernel took the write and did not do it.
     presence: `leaves` where a later change of the call takes the place away or moves the value (its CPU goes
     offline), `appears` where an earlier change of the call brings the place (`before` is then foreseen).
+    until_reboot: names that stay in force until a reboot; the ledger remembers them for this boot.
     at_once: the actions run right after this write, before the next one, and not at the end.
     """
 
@@ -50,6 +51,7 @@ class Change:
     explain: str = ""
     release: bool = False
     presence: str = ""
+    until_reboot: tuple[str, ...] = ()
     at_once: bool = False
 
     @property
@@ -74,6 +76,7 @@ class Draft:
 
     `covered` holds every key that the call speaks about, changed or not: what the same owner managed
     before and does not name now goes back to its original. `refusals` end the call before any write.
+    `actions` must run even where nothing changes: what an earlier run left to do.
     `releases_first`: what goes back must be free before the new values can be had (memory).
     """
 
@@ -86,6 +89,7 @@ class Draft:
     reboot_reasons: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     releases_first: bool = False
+    actions: set[str] = field(default_factory=set)
 
     def want(self, key: str, kind: str, address: str, before: Value, after: Value, **more: Any) -> None:
         """State the wanted value of one key; it becomes a change only where it differs."""

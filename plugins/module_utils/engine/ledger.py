@@ -57,6 +57,7 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         self.pending_actions: set[str] = set()
         self._refused: dict[str, str] = {}
+        self._waiting: dict[str, list[str]] = {}
         text = host.text(PATH)
         # Without root a prediction does not know what we set before; the plan says so.
         self.unreadable = text is None and host.exists(PATH)
@@ -72,7 +73,8 @@ class Ledger:
                 )
             self.entries = {key: Entry(**entry) for key, entry in data["entries"].items()}
             self.pending_actions = set(data["pending_actions"])
-            self._refused = data["refused"] if data["refused_boot_id"] == self.boot_id else {}
+            if data["refused_boot_id"] == self.boot_id:
+                self._refused, self._waiting = data["refused"], data.get("waiting", {})
         except (ValueError, KeyError, TypeError) as error:
             raise RefusedError(
                 f"{PATH} cannot be read ({error}); it holds the original values: restore a backup, or move it away"
@@ -86,6 +88,7 @@ class Ledger:
                 "entries": {key: asdict(entry) for key, entry in self.entries.items()},
                 "pending_actions": sorted(self.pending_actions),
                 "refused": self._refused,
+                "waiting": self._waiting,
                 "refused_boot_id": self.boot_id,
             },
         )
@@ -110,6 +113,13 @@ class Ledger:
 
     def remember_refusal(self, key: str, reason: str) -> None:
         self._refused[key] = reason
+
+    def waiting(self, key: str) -> list[str]:
+        """What this key had named earlier in this boot and what stays in force until a reboot."""
+        return self._waiting.get(key, [])
+
+    def remember_waiting(self, key: str, names: Iterable[str]) -> None:
+        self._waiting[key] = sorted({*self.waiting(key), *names})
 
     def begin(self, owner: str, changes: Iterable[Change], touched: Iterable[tuple[Place, Value, str]]) -> None:
         """Journal everything a call is about to write; on disk when this returns."""

@@ -58,10 +58,12 @@ def converge(subject: Subject, params: Mapping[str, Any], check_mode: bool, mach
     with _locked(machine):
         machine.reload_ledger()
         draft, changes = _plan(subject, params, desired, machine)
+        machine.ledger.pending_actions |= set(due(machine.host, draft.actions))
         if not changes and not machine.ledger.pending_actions:
             return result(draft, [], [], changes)
         if not machine.host.is_root():
-            raise RefusedError(f"{subject.NAME}: changing {_some(changes)} needs root; run the task with become: true")
+            what = f"changing {_some(changes)}" if changes else ", ".join(sorted(machine.ledger.pending_actions))
+            raise RefusedError(f"{subject.NAME}: {what} needs root; run the task with become: true")
         try:
             if not changes:
                 return result(draft, finish_actions(machine), [], [])
@@ -89,7 +91,7 @@ def fingerprint(changes: list[Change]) -> str:
 
 def _predict(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Machine) -> dict[str, Any]:
     draft, changes = _plan(subject, params, desired, machine)
-    actions = machine.ledger.pending_actions.union(*(change.actions for change in changes))
+    actions = machine.ledger.pending_actions.union(draft.actions, *(change.actions for change in changes))
     return result(draft, due(machine.host, actions), [], changes)
 
 

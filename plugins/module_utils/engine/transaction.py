@@ -220,6 +220,8 @@ def _close(machine: Machine, applied: Applied, planned: list[Change], touched: l
         if change.presence == "leaves":
             value = knobs.read(machine, change.place)
         _record(machine, change.place, value, change.identity if real else "")
+        if change.until_reboot:
+            ledger.remember_waiting(change.key, change.until_reboot)
         if change.release:
             ledger.forget(change.key)
     for place, _before, _cause in touched:
