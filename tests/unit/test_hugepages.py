@@ -84,6 +84,7 @@ def _mount(kernel: FakeKernel, argv: list[str]) -> Completed:
     kind, options, path = argv[1], argv[3], argv[5]
     if not Path(kernel.at(path)).is_dir():
         return Completed(32, "", f"mount: {path}: mount point does not exist.")
+    options = ",".join(option for option in options.split(",") if option not in ("mode=755", "uid=0", "gid=0"))
     line = f"63 43 0:39 / {path} rw,relatime - {kind} {kind} rw,{options}"
     kernel.put("/proc/self/mountinfo", f"{kernel.text('/proc/self/mountinfo')}\n{line}")
     return Completed(0, "", "")
@@ -365,6 +366,19 @@ def test_unit_names_are_escaped_as_systemd_does(path: str) -> None:
     except FileNotFoundError:
         pytest.skip("no systemd-escape on this machine")
     assert unit_name(path) == expected
+
+
+def test_a_mount_is_enabled_for_boot_and_released(kernel: FakeKernel, pages: Pages) -> None:
+    wants = Path(kernel.at("/run/fake-wants/mnt-huge\\x2dai.mount"))
+    plain = {"path": "/mnt/huge-ai", "mode": "0755", "owner": "0", "group": "root"}
+    keys = [change["key"] for change in call(kernel, mounts=[plain])["changes"]]
+    assert "unit_file:mnt-huge\\x2dai.mount" in keys
+    assert wants.exists()
+    assert kernel.text("/proc/self/mountinfo").endswith("rw,pagesize=2M")
+    assert not call(kernel, mounts=[plain])["changed"]
+    call(kernel)
+    assert not wants.exists()
+    assert entries(kernel) == {}
 
 
 def test_a_foreign_mount_is_not_touched(kernel: FakeKernel, pages: Pages) -> None:

@@ -167,6 +167,12 @@ def test_without_locality_every_online_cpu_is_local_and_a_note_says_so(kernel: F
     assert "no NUMA node in particular" in outcome["interrupts"][0]["note"]
 
 
+def test_a_node_without_online_cpus_counts_as_no_locality(kernel: FakeKernel) -> None:
+    outcome = call(kernel, rules=[{"driver": "nvidia", "node_local": True}], online_cpus="0-3")
+    assert placed(kernel, 40) == "0-3"
+    assert "no NUMA node in particular" in outcome["interrupts"][0]["note"]
+
+
 def test_only_online_cpus_of_the_planned_state(kernel: FakeKernel) -> None:
     call(kernel, rules=[{"driver": "nvidia", "node_local": True}], online_cpus="0-5")
     assert placed(kernel, 40) == "4-5"
