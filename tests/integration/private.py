@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,57 +32,51 @@ def why_not() -> str:
 
 
 def module(
+    name: str, arguments: Mapping[str, Any], var_lib: Path, environment: Mapping[str, str], *flags: str
+) -> dict[str, Any]:
+    """The result of one module, failed or not, run with the target's own Python and this folder as /var/lib."""
+    enter = [*_UNSHARE, "sh", "-ec", 'mount --bind "$1" /var/lib; shift; exec "$@"', "sh", str(var_lib)]
+    return call(enter, name, arguments, var_lib, environment, *flags)
+
+
+def call(
+    enter: Sequence[str],
     name: str,
     arguments: Mapping[str, Any],
-    var_lib: Path,
+    folder: Path,
     environment: Mapping[str, str],
     *flags: str,
 ) -> dict[str, Any]:
-    """The result of one module, run with the target's own Python; failed results are returned as well."""
-    var_lib.mkdir(parents=True, exist_ok=True)
-    play = [
-        {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "environment": dict(environment),
-            "vars": {"ansible_python_interpreter": "/usr/bin/python3"},
-            "tasks": [{"name": "call", f"ai_infra.workstation.{name}": dict(arguments)}],
-        }
-    ]
-    book = var_lib / "play.json"
-    book.write_text(json.dumps(play), encoding="utf-8")
+    """The result of one module; `enter` is put before the command, `folder` is for the play and its result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "environment": dict(environment),
+        "vars": {"ansible_python_interpreter": "/usr/bin/python3"},
+        "tasks": [{"name": "call", f"ai_infra.workstation.{name}": dict(arguments)}],
+    }
+    book, result = folder / "play.json", folder / "result.json"
+    book.write_text(json.dumps([play]), encoding="utf-8")
+    result.unlink(missing_ok=True)
     done = subprocess.run(
-        [
-            *_UNSHARE,
-            "sh",
-            "-ec",
-            'mount --bind "$1" /var/lib; shift; exec "$@"',
-            "sh",
-            str(var_lib),
-            "ansible-playbook",
-            "-i",
-            "localhost,",
-            "/var/lib/play.json",
-            *flags,
-        ],
+        [*enter, "ansible-playbook", "-i", "localhost,", str(book), *flags],
         cwd=ROOT,
         env={
             **os.environ,
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callbacks"),
             "ANSIBLE_CALLBACKS_ENABLED": "whole_result",
-            "WHOLE_RESULT": "/var/lib/result.json",
+            "WHOLE_RESULT": str(result),
         },
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    result = var_lib / "result.json"
     if not result.exists():
         raise AssertionError(f"no result: {done.stdout}{done.stderr}")
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    result.unlink()
     found["output"] = done.stdout + done.stderr
     return found
