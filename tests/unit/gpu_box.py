@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,12 @@ from fake_kernel import FakeKernel, run_module
 from nvml_child import in_child
 
 CARDS = ("rtx3090", "rtx4090", "rtx5090", "rtxpro6000", "h200", "a100", "laptop")
+FULL = {
+    "persistence": True,
+    "power_limit": "90%",
+    "gpu_clocks": {"min_mhz": 420, "max_mhz": 1800},
+    "compute_mode": "exclusive_process",
+}
 
 
 class Box:
@@ -24,8 +29,8 @@ class Box:
     def __init__(self, folder: Path, cards: Sequence[str]) -> None:
         self.driver = fake_nvml.Machine(folder / "gpu", cards)
         self.kernel = FakeKernel(folder / "root")
-        self.loads = 0
-        self._load_module()
+        # The driver's folders in /proc and /sys, made anew at a reload.
+        self.driver.show_in(folder / "root")
 
     def uuid(self, gpu: int = 0) -> str:
         return self.driver.uuid(gpu)
@@ -58,16 +63,3 @@ class Box:
         """The calls made since the last time that set something."""
         calls = [call.function for call in self.driver.trace(clear=True)]
         return [name for name in calls if name.startswith(("nvmlDeviceSet", "nvmlDeviceReset"))]
-
-    def reload_driver(self) -> None:
-        self.driver.reload_driver()
-        self._load_module()
-
-    def _load_module(self) -> None:
-        """The kernel's directories of a loaded driver; made anew, they have new inodes."""
-        self.loads += 1
-        for path in ("/sys/module/nvidia", "/proc/driver/nvidia/gpus/0000:01:00.0"):
-            if os.path.exists(self.kernel.at(path)):
-                # Kept beside, or the file system might give its inode number to the next one.
-                os.rename(self.kernel.at(path), self.kernel.at(path) + f".gone{self.loads}")
-            os.makedirs(self.kernel.at(path))

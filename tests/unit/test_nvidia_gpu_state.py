@@ -5,9 +5,6 @@
 from __future__ import annotations
 
 import os
-import re
-import tempfile
-from pathlib import Path
 
 import pytest
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH
@@ -15,37 +12,13 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import
     ApplyError,
     InputError,
     RefusedError,
-    WorkstationError,
 )
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import nvidia_gpu_state
 from ansible_collections.ai_infra.workstation.plugins.modules import nvidia_gpu_state as module
-from gpu_box import CARDS, Box
+from gpu_box import CARDS, FULL
 from nvml_child import NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the driver lets only root set something")
-
-FULL = {
-    "persistence": True,
-    "power_limit": "90%",
-    "gpu_clocks": {"min_mhz": 420, "max_mhz": 1800},
-    "compute_mode": "exclusive_process",
-}
-
-
-@pytest.fixture
-def make_box():
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)  # noqa: S103 -- another user asks the driver too
-        made = 0
-
-        def make(*cards):
-            nonlocal made
-            made += 1
-            where = Path(folder, str(made))
-            where.mkdir()
-            return Box(where, cards or ("rtx3090",))
-
-        yield make
 
 
 def keys(result):
@@ -218,7 +191,7 @@ def test_what_a_driver_reload_lost_is_applied_again(make_box):
     box = make_box()
     box.run(**FULL)
     held = box.state()
-    box.reload_driver()
+    box.driver.reload_driver()
     assert box.state() != held
     result = box.run(**FULL)
     assert keys(result) == ["persistence", "power_limit_mw", "gpu_locked_clocks", "compute_mode"]
@@ -230,7 +203,7 @@ def test_after_a_reload_nothing_is_left_to_take_back(make_box):
     box = make_box()
     before = box.state()
     box.run(persistence=True, power_limit="300", compute_mode="prohibited")
-    box.reload_driver()
+    box.driver.reload_driver()
     result = box.run()
     assert (result["changed"], result["warnings"]) == (False, [])
     assert box.state() == before
@@ -478,7 +451,7 @@ def test_ecc_waits_for_a_reboot_and_says_so_until_then(make_box):
     back = box.run(ecc=False)
     assert (back["changed"], back["reboot_required"]) == (True, False)
     box.run(ecc=True)
-    box.reload_driver()
+    box.driver.reload_driver()
     result = box.run(ecc=True)
     assert (result["changed"], result["reboot_required"]) == (False, False)
     assert result["gpus"][0]["ecc"] == {"current": "on", "pending": "on"}
@@ -555,127 +528,6 @@ def test_a_plan_is_refused_when_the_driver_has_moved(make_box):
     )
     with pytest.raises(RefusedError, match="make a new plan"):
         box.run(persistence=True, power_limit="300", expect=plan["expect"])
-
-
-# -- faults ----------------------------------------------------------------------------------------------------
-
-SETTERS = {
-    "nvmlDeviceSetPersistenceMode": {"persistence": True},
-    "nvmlDeviceSetPowerManagementLimit": {"persistence": True, "power_limit": "250"},
-    "nvmlDeviceSetGpuLockedClocks": {"persistence": True, "gpu_clocks": {"max_mhz": 1410}},
-    "nvmlDeviceSetMemoryLockedClocks": {"persistence": True, "memory_clocks": {"min_mhz": 5001}},
-    "nvmlDeviceSetApplicationsClocks": {
-        "persistence": True,
-        "application_clocks": {"memory_mhz": 1512, "graphics_mhz": 1200},
-    },
-    "nvmlDeviceSetComputeMode": {"persistence": True, "compute_mode": "prohibited"},
-    "nvmlDeviceSetEccMode": {"persistence": True, "ecc": False},
-    "nvmlDeviceSetMigMode": {"persistence": True, "mig": True},
-}
-
-
-@pytest.mark.parametrize("code", [2, 3, 4, 15, 18, 19, 77, 999])
-@pytest.mark.parametrize("function", SETTERS)
-def test_each_error_of_each_setter_is_one_line_and_leaves_nothing(make_box, function, code):
-    # The A100 has everything but a memory lock.
-    box = make_box("rtx3090" if "Memory" in function else "a100")
-    before = box.state()
-    box.driver.fault(f"fn={function} rc={code} times=1")
-    with pytest.raises(ApplyError) as caught:
-        box.run(**SETTERS[function])
-    message = str(caught.value)
-    assert "\n" not in message
-    assert f"gpu:{box.uuid()}/" in message
-    assert f"({code})" in message
-    assert function in message
-    assert "nothing of this call remains" in message
-    box.driver.fault()
-    assert box.state() == before
-    box.run(**SETTERS[function])
-    assert box.run(**SETTERS[function])["changed"] is False
-
-
-def run_or_fail(box, wanted):
-    """How the call ended, and what it said."""
-    try:
-        box.run(**wanted)
-    except (WorkstationError, OSError) as error:
-        return type(error).__name__, str(error)
-    return "applied", ""
-
-
-def test_a_fault_at_every_call_of_one_apply(make_box):
-    """Whatever call fails, once: the state is as before, or as asked when the failure did not matter."""
-    wanted = {**FULL, "memory_clocks": {"min_mhz": 5001, "max_mhz": 9501}}
-    box = make_box("rtx3090")
-    before = box.state()
-    box.driver.trace(clear=True)
-    box.run(**wanted)
-    after, calls = box.state(), [call.function for call in box.driver.trace() if "Shutdown" not in call.function]
-    first = [call.function for call in box.driver.trace()].index("nvmlShutdown")
-    assert first > 40
-    outcomes = set()
-    for number in range(1, first + 2):
-        box = make_box("rtx3090")
-        box.driver.fault(f"call={number} rc=999 times=1")
-        outcome, message = run_or_fail(box, wanted)
-        expected = after if outcome == "applied" else before
-        assert "\n" not in message
-        assert "NOT restored" not in message, (number, calls[number - 1], message)
-        box.driver.fault()
-        assert box.state() == expected, (number, calls[number - 1], outcome)
-        outcomes.add(outcome)
-        box.run(**wanted)
-        assert box.state() == after
-        assert box.run(**wanted)["changed"] is False
-    assert {"applied", "ApplyError", "RefusedError"} <= outcomes
-
-
-def test_what_cannot_be_undone_is_listed(make_box):
-    box = make_box("rtx3090")
-    # The compute mode is refused, and so is every attempt to put the power limit back.
-    box.driver.fault("fn=nvmlDeviceSetComputeMode rc=999", "fn=nvmlDeviceSetPowerManagementLimit rc=999 after=1")
-    with pytest.raises(ApplyError) as caught:
-        box.run(persistence=True, power_limit="300", compute_mode="prohibited")
-    assert re.search(
-        r"NOT restored: gpu:GPU-\S+/power_limit_mw \(should be 350000: .*NVML_ERROR_UNKNOWN", str(caught.value)
-    )
-    assert len(caught.value.details["not_restored"]) == 1
-    box.driver.fault()
-    assert box.run(persistence=True)["changes"][0]["after"] in ("on", 350000)
-
-
-def test_a_gpu_that_falls_off_the_bus_midway(make_box):
-    box = make_box("rtx3090", "rtx4090")
-    before = box.state()
-    box.driver.fault("fn=nvmlDeviceSetPowerManagementLimit gpu=1 action=lost")
-    with pytest.raises(ApplyError) as caught:
-        box.run(persistence=True, power_limit="80%")
-    message = str(caught.value)
-    assert "GPU_IS_LOST (15)" in message
-    assert "Xid 79" in message
-    assert f"NOT restored: gpu:{box.uuid(1)}/" in message
-    assert box.uuid(0) not in message.partition("NOT restored")[2]
-    box.driver.fault()
-    assert box.state() == before[:1]
-
-
-def test_a_lost_gpu_is_named_and_the_others_can_be_set(make_box):
-    box = make_box("rtx3090", "rtx4090")
-    box.run(persistence=True)
-    box.driver.lose(1)
-    with pytest.raises(RefusedError, match="GPU_IS_LOST.*Xid 79"):
-        box.run(persistence=True, power_limit="90%")
-    result = box.run(gpus=[{"id": "0", "persistence": True, "power_limit": "90%"}])
-    assert keys(result) == ["power_limit_mw"]
-    assert any("cannot be reached" in warning for warning in result["warnings"])
-
-
-def test_a_getter_that_fails_is_not_taken_for_a_card_without_the_feature(make_box):
-    box = make_box()
-    box.driver.fault(fn="nvmlDeviceGetComputeMode", rc=999)
-    with pytest.raises(RefusedError, match=r"compute_mode: nvmlDeviceGetComputeMode: NVML_ERROR_UNKNOWN"):
-        box.run(compute_mode="prohibited", optional=["*"])
 
 
 # -- the module's face -----------------------------------------------------------------------------------------
