@@ -26,7 +26,7 @@ def pynvml_source() -> str | None:
     return pack(Path(spec.origin).read_bytes())
 
 
-class NvmlAction(ActionBase):  # type: ignore[misc] -- ansible-core ships no types
+class NvmlAction(ActionBase):
     """Runs the module of the same name with nvidia-ml-py in its parameter `pynvml`: one remote call, no file."""
 
     MODULE = ""
