@@ -68,9 +68,11 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._report(result).errors.append(f"cannot be reached: {_part(result, 'result').get('msg', '')}")
 
-    def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002 - the signature is Ansible's
+    def v2_playbook_on_stats(self, stats: Any) -> None:
         check = bool(context.CLIARGS.get("check"))
         for host, report in sorted(self._reports.items()):
+            if not stats.failures.get(host) and not stats.dark.get(host):
+                report.errors.clear()  # a rescue took care of them
             for line in render(host, report, check):
                 self._display.display(line)
         path = self.get_option("report")

@@ -72,8 +72,9 @@ def _changes(report: HostReport, check: bool) -> Iterator[str]:
 def _row(change: Mapping[str, Any]) -> tuple[str, str, str]:
     before, after = _value(change["before"]), _value(change["after"])
     if change["key"].startswith(("file:", "dir:")):
-        before = "absent" if change["before"] is None else "old text"
-        after = "absent" if change["after"] is None else "our text" if change["key"].startswith("file:") else "folder"
+        thing = "text" if change["key"].startswith("file:") else "folder"
+        before = "absent" if change["before"] is None else f"old {thing}"
+        after = "absent" if change["after"] is None else f"our {thing}"
     note = "  (after a reboot)" if change["reboot_required"] else ""
     return before, after, note + (f"  ({change['reason']})" if change["reason"] else "")
 
@@ -81,8 +82,12 @@ def _row(change: Mapping[str, Any]) -> tuple[str, str, str]:
 def _skipped(report: HostReport) -> Iterator[str]:
     if report.skipped:
         yield "  SKIPPED"
-    for keys, (reason,) in _merged((skip["key"], (skip["reason"],)) for _role, skip in report.skipped):
-        yield f"    {_shorten(keys)}: {reason}"
+    by_reason: dict[str, list[str]] = {}
+    for _role, skip in report.skipped:
+        by_reason.setdefault(skip["reason"], []).append(skip["key"])
+    for reason, keys in by_reason.items():
+        shown = keys if len(keys) < 4 else [*keys[:2], f"{len(keys) - 2} more"]
+        yield f"    {', '.join(shown)}: {reason}"
 
 
 def _findings(report: HostReport) -> Iterator[str]:

@@ -44,7 +44,7 @@ def test_skips_and_findings_come_with_their_reasons() -> None:
         },
     )
     shown = text(report)
-    assert "a1 and 1 more like it: no cpufreq" in shown
+    assert "a1, a2: no cpufreq" in shown
     assert "FIRMWARE  1 fail, 0 unknown, 1 pass" in shown
     assert "Resizable BAR: BAR1 is 256 MiB" in shown
     assert "SMT" not in shown

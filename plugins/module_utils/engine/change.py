@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# The reason of a skip that every family knows. The key beside it says which file.
+READ_ONLY = "read-only here (a container, or the kernel offers no write)"
+
 Value = Any  # what JSON can hold: text, number, None, or a file as {content, mode, uid, gid}
 
 

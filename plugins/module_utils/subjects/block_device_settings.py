@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.change import Draft
+from ..engine.change import READ_ONLY, Draft
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import integer, offered, selected
@@ -188,7 +188,7 @@ def _want_disk(draft: Draft, rule: Rule, disk: Disk, chosen: dict[str, str]) -> 
         elif attribute == "scheduler" and value not in offered(text):
             draft.cannot(key, f"{value!r} is not one of {', '.join(offered(text))}")
         elif not writable:
-            draft.cannot(key, f"{path} is read-only here (a container, or the kernel offers no write)")
+            draft.cannot(key, READ_ONLY)
         else:
             kind = "choice" if attribute == "scheduler" else "text"
             draft.want(key, kind, path, selected(text) if kind == "choice" else text, value)

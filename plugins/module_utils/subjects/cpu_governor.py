@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Union
 
-from ..engine.change import Draft, Place
+from ..engine.change import READ_ONLY, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import choice, cpu_list, cpus, integer
@@ -245,7 +245,7 @@ class _Plan:
             )
             self.smt_after, self.online = live, self.snapshot.online
         elif SMT_CONTROL in self.snapshot.read_only:
-            self.cannot("smt", key, f"{SMT_CONTROL} is read-only here (a container)")
+            self.cannot("smt", key, READ_ONLY)
             self.smt_after, self.online = live, self.snapshot.online
         else:
             self._leave()
@@ -296,7 +296,7 @@ class _Plan:
         if after is None and back is None:
             return
         if path in self.snapshot.read_only:
-            self.cannot("boost", place.key, f"{path} is read-only here (a container)")
+            self.cannot("boost", place.key, READ_ONLY)
             return
         # The kernel moves the upper limit, and the switch of each policy, along with this one.
         touches = tuple(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..engine.change import Draft
+from ..engine.change import READ_ONLY, Draft
 from ..engine.machine import Machine
 from ..engine.transaction import granted
 from ..values import print_size
@@ -196,7 +196,7 @@ def _targets(draft: Draft, entry: Asked, sizes: Mapping[int, Size]) -> list[tupl
         draft.optional |= {pool.key for pool in pools}
     read_only = next((pool for pool in pools if not pool.writable), None)
     if read_only:
-        draft.cannot(key, f"{read_only.path} is read-only here (a container, or the kernel offers no write)")
+        draft.cannot(key, READ_ONLY)
         return []
     in_use = sum(pool.in_use for pool in pools) + (size.reserved if entry.node is None else 0)
     if entry.count < min(in_use, sum(pool.pages for pool in pools)):

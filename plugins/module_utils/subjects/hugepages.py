@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.change import Draft, Place
+from ..engine.change import READ_ONLY, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import choice, integer, offered, print_size, selected, size
@@ -237,7 +237,7 @@ def _want_thp(draft: Draft, name: str, value: str, text: str | None, writable: b
     elif value not in offered(text):
         draft.cannot(key, f"{name} {value!r} is not one of {', '.join(offered(text))}")
     elif not writable:
-        draft.cannot(key, f"{path} is read-only here (a container, or the kernel offers no write)")
+        draft.cannot(key, READ_ONLY)
     else:
         touches = () if name == "thp_defrag" else (_MIN_FREE,)
         draft.want(key, "choice", path, selected(text), value, touches=touches)
@@ -252,7 +252,7 @@ def _want_group(draft: Draft, asked: Account, group: Group | None) -> bool:
     elif group.wanted is None:
         draft.cannot(key, f"shm_group: {asked.missing(group.nearest)}")
     elif not group.writable:
-        draft.cannot(key, f"{_SHM_GROUP} is read-only here (a container, or the kernel offers no write)")
+        draft.cannot(key, READ_ONLY)
     else:
         draft.want(key, "text", _SHM_GROUP, group.live, str(group.wanted))
         return True

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.change import Draft
+from ..engine.change import READ_ONLY, Draft
 from ..engine.interrupts import Interrupt, interrupts
 from ..engine.machine import Machine
 from ..errors import InputError
@@ -197,7 +197,7 @@ def _place(draft: Draft, live: Live, rule: Rule, after: str, reason: str) -> boo
         draft.cannot(live.key, f"rule {rule.words} leaves no online CPU for it")
     elif live.cpus is None or not live.writable:
         path = f"{live.interrupt.path}/smp_affinity_list"
-        draft.cannot(live.key, f"{path} is read-only here (a container, or the kernel offers no write)")
+        draft.cannot(live.key, READ_ONLY)
     else:
         draft.want(
             live.key,

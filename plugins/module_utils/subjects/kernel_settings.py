@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.change import Draft, Place
+from ..engine.change import READ_ONLY, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import offered, selected, words
@@ -168,7 +168,7 @@ def _want(draft: Draft, snapshot: Snapshot, family: str, name: str, path: str, v
     elif live.choices and value not in live.choices:
         draft.cannot(key, f"{value!r} is not one of {', '.join(live.choices)}")
     elif not live.writable:
-        draft.cannot(key, f"{path} is read-only here (a container, or the kernel offers no write)")
+        draft.cannot(key, READ_ONLY)
     else:
         other = EXCLUSIVE.get(name) if family == "sysctl" else None
         touches = (Place(f"sysctl:{other}", "text", sysctl_path(other)),) if other else ()
