@@ -158,8 +158,8 @@ def put(root: Path | str, values: dict[str, object]) -> None:
         if (folder := os.path.dirname(whole)) not in made:
             os.makedirs(folder, exist_ok=True)
             made.add(folder)
-        with open(whole, "w", encoding="utf-8") as handle:
-            handle.write(f"{text}\n")
+        with open(whole, "wb", buffering=0) as handle:
+            handle.write(f"{text}\n".encode())
 
 
 def write_tree(topology: Topology, root: Path | str) -> None:

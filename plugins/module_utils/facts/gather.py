@@ -34,7 +34,7 @@ kernel       release architecture cmdline; os {id version_id codename name famil
              systemd: bool; python_version; boot_id; root: bool (facts of a non-root call lack DIMMs and more)
 docker       present active: bool; version; config; config_problem; cgroup_driver; runtimes []; default_runtime;
              cdi {enabled: bool, specs []}; nvidia_container_toolkit: version
-owners       [{name unit installed enabled active masked writes []}], always the same names
+owners       [{name unit installed enabled active masked command writes []}], always the same names
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ gpus [{uuid, name, pci_address, device_id "10de:2b85", source: nvml|pci,
  problem (why the driver does not answer for it), vram_bytes, vram_used_bytes, bar1_bytes,
  link {current_gen current_width max_gen max_width (card and slot together) gpu_max_gen (the card alone)},
  power {limit_watts default_watts min_watts max_watts enforced_watts draw_watts},
- clocks {graphics_mhz sm_mhz mem_mhz max_graphics_mhz max_mem_mhz}, application_clocks, temperature_celsius,
+ clocks {graphics_mhz sm_mhz mem_mhz max_graphics_mhz max_sm_mhz max_mem_mhz}, application_clocks, temperature_celsius,
  persistence: bool, compute_mode, ecc {current pending: on|off|null}, mig {current pending},
  architecture, brand, compute_capability, performance_state, vbios, display_active: bool, numa_node,
  processes [{pid, type: C|G|CG, memory_bytes}], throttle_reasons [str]}]
