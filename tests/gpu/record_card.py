@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Write what a real card answers as a card file for the stand-in (tests/fake_nvml/cards). Reads only.
 
-    tests/gpu/record_card.py [INDEX] > tests/fake_nvml/cards/NAME.card
+    .venv/bin/python tests/gpu/record_card.py [INDEX] > tests/fake_nvml/cards/NAME.card
 
 Take it on an idle machine: what the card does under load is not recorded, and the lines at the end say
 what has to be filled in by hand. Serial number and UUID are left out on purpose.

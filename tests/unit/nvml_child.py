@@ -9,6 +9,7 @@ each piece a fresh one and may give up root, in milliseconds.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import pickle
 import traceback
@@ -17,11 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 import fake_nvml
-import pynvml  # noqa: F401 -- imported once here, not once per fork
 from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.nvml_binding import NvmlError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import WorkstationError
 
 NOBODY = 65534
+
+importlib.import_module("pynvml")  # once here, not once in every fork
 
 
 class ChildError(AssertionError):
