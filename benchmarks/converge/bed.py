@@ -45,6 +45,10 @@ for path in {" ".join(tree.MOUNTS)}; do mount --bind "/bed$path" "$path"; done
 echo {LIBRARIES} >/etc/ld.so.conf.d/fake-nvml.conf
 ldconfig
 ln -s /dev/null /etc/systemd/system/irqbalance.service
+mkdir -p /etc/systemd/system/fstrim.timer.d
+printf '[Unit]\\nConditionVirtualization=\\n' >/etc/systemd/system/fstrim.timer.d/bed.conf
+ssh-keygen -A
+install -D -m 0600 /authorized_keys /root/.ssh/authorized_keys
 exec /sbin/init
 """
 
@@ -75,16 +79,16 @@ def command(*argv: str | Path, stdin: str | None = None) -> str:
 class Bed(AbstractContextManager["Bed"]):
     """One test host. Its address is `address`, its key `key`; both sides reach it by ssh."""
 
-    def __init__(self, name: str, image: str, smi: Path) -> None:
+    def __init__(self, name: str, source: Path, image: str, smi: Path) -> None:
         self.name = f"bench-converge-{name}"
         self.folder = WORK / name
         self.address = ""
+        self._source = source
         self._image = image
         self._smi = smi
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.folder, ignore_errors=True)
-        tree.build(self.folder / "tree")
         gpus = Gpus(self.folder / "gpus", ["rtx5090", "rtx5090"])
         gpus.install(self.folder / "library", GPU_STATE, smi=True)
         self._remove()
@@ -104,8 +108,12 @@ class Bed(AbstractContextManager["Bed"]):
         subprocess.run(["docker", "rm", "--force", "--volumes", self.name], capture_output=True, check=False)
 
     def _start(self) -> None:
+        key = WORK / "id_ed25519"
+        if not key.exists():
+            command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key)
         volumes = {
-            self.folder / "tree": "/source:ro",
+            key.with_suffix(".pub"): "/authorized_keys:ro",
+            self._source: "/source:ro",
             self.folder / "library": f"{LIBRARIES}:ro",
             self.folder / "gpus": GPU_STATE,
             self._smi: "/usr/bin/nvidia-smi:ro",
@@ -114,11 +122,6 @@ class Bed(AbstractContextManager["Bed"]):
         start = ["docker", "run", "--detach", "--name", self.name, "--hostname", "ws5090", *_OPTIONS, *mounts]
         command(*start, self._image, "sh", "-c", _ENTRY)
         self._wait()
-        key = WORK / "id_ed25519"
-        if not key.exists():
-            command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key)
-        admit = "ssh-keygen -A && install -D -m 0600 /dev/stdin /root/.ssh/authorized_keys && systemctl restart ssh"
-        self.run("sh", "-c", admit, stdin=key.with_suffix(".pub").read_text(encoding="utf-8"))
         self.address = command(
             "docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.name
         ).strip()
@@ -188,6 +191,14 @@ class Bed(AbstractContextManager["Bed"]):
 def image() -> str:
     """The tag of the test host image, built when there is none yet."""
     return command(ROOT / "molecule" / "shared" / "test-host-image").splitlines()[-1]
+
+
+def source() -> Path:
+    """The tree that every test host starts from, made anew: its counters are the same for all."""
+    folder = WORK / "tree"
+    shutil.rmtree(folder, ignore_errors=True)
+    tree.build(folder)
+    return folder
 
 
 def smi() -> Path:

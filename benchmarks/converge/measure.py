@@ -17,7 +17,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .bed import HERE, ROOT, WORK, Bed, BedError, engine, image, machine, smi
+from .bed import HERE, ROOT, WORK, Bed, BedError, engine, image, machine, smi, source
 
 SIDES = {
     "conventional": HERE / "conventional.yml",
@@ -28,13 +28,15 @@ RERUNS = 3  # taken in turns, so that a slow minute of the machine hits all side
 
 # Which part of the work a task belongs to: tags of the conventional playbooks, modules of the roles.
 _PARTS = {
-    "setup": "facts",
+    "gather_facts": "facts",
     "workstation_facts": "facts",
-    "workstation_plan": "facts",
+    "workstation_plan": "plan, on the controller",
+    "validate_argument_spec": "plan, on the controller",
     "firmware_report": "firmware audit",
     "sysctl": "sysctl and /sys",
     "sysfs": "sysctl and /sys",
     "kernel_settings": "sysctl and /sys",
+    "hugepages": "huge pages",
     "cpu_governor": "governor",
     "irq_affinity": "interrupts",
     "block_device_settings": "disks",
@@ -71,11 +73,11 @@ def rows() -> list[dict[str, Any]]:
     try:
         collections = [sys.executable, ROOT / "scripts" / "other_collections.py", "ansible.posix"]
         subprocess.run(collections, check=True, capture_output=True)
-        tag = image()
+        common = source(), image(), program
         with ExitStack() as stack:
             # The path of an ssh control socket has to be short.
             sockets = stack.enter_context(TemporaryDirectory(prefix="bench"))
-            beds = {side: stack.enter_context(Bed(side, tag, program)) for side in SIDES}
+            beds = {side: stack.enter_context(Bed(side, *common)) for side in SIDES}
             first, again = _measure(beds, sockets)
     finally:
         docker.stop()
@@ -128,7 +130,9 @@ def _run(side: str, bed: Bed, sockets: str) -> Run:
     hosts_file = inventory / "hosts.json"
     # The connection is open before the clock runs.
     warm = ["ansible", "ws5090", "-i", hosts_file, "-m", "ansible.builtin.raw", "-a", "true"]
-    subprocess.run(warm, cwd=ROOT, env=environment, check=True, capture_output=True)
+    opened = subprocess.run(warm, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if opened.returncode:
+        raise BedError(f"{bed.name} cannot be reached: {opened.stdout.strip() or opened.stderr.strip()}")
     bed.quiet()
     target, children = bed.cpu_seconds(), resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
@@ -160,6 +164,7 @@ def _environment(sockets: str) -> dict[str, str]:
         "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callbacks"),
         "ANSIBLE_CALLBACKS_ENABLED": "ai_infra.workstation.summary,calls",
         "ANSIBLE_HOST_KEY_CHECKING": "0",
+        "ANSIBLE_SSH_COMMON_ARGS": "-o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes",
         "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
         "ANSIBLE_NOCOLOR": "1",
     }

@@ -27,6 +27,7 @@ MOUNTS = (
     "/proc/driver",
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
+    "/sys/kernel/irq",
     "/sys/kernel/mm",
     "/sys/module",
     "/sys/block",
@@ -225,11 +226,13 @@ def _interrupts() -> Iterator[tuple[str, str]]:
     yield "/proc/irq/default_smp_affinity", "ffffffff"
     head = "".join(f"{f'CPU{cpu}':>11}" for cpu in range(CPUS))
     lines = [f"     {head}"]
-    for number, chip, name in INTERRUPTS:
+    for hardware, (number, chip, name) in enumerate(INTERRUPTS):
+        yield f"/sys/kernel/irq/{number}/actions", name
+        yield f"/sys/kernel/irq/{number}/chip_name", chip
+        yield f"/sys/kernel/irq/{number}/hwirq", str(hardware)
         counts = "".join(f"{0:>11}" for _cpu in range(CPUS))
         lines.append(f"{number:>4}:{counts}  {chip}   {number}-edge      {name}")
         folder = f"/proc/irq/{number}"
-        yield f"{folder}/{name}/.keep", ""
         yield f"{folder}/node", "0"
         yield f"{folder}/smp_affinity", "ffffffff"
         yield f"{folder}/smp_affinity_list", f"0-{CPUS - 1}"
