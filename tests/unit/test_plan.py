@@ -30,6 +30,10 @@ def test_the_inventory_wins_key_by_key_and_is_not_optional() -> None:
     assert made["kernel_settings_optional"] == ["vm.dirty_background_bytes"]
 
 
+def test_the_documented_default_is_the_one_that_is_used() -> None:
+    assert make()["profile"] == variables.specifications()["workstation_profile"]["default"]
+
+
 def test_null_in_the_inventory_leaves_the_vendors_default() -> None:
     assert make({"gpu_tuning_power_limit": None})["gpu_tuning"]["settings"].keys() == {"persistence", "compute_mode"}
     cpu = make({"os_tuning_governor": None})["os_tuning"]
