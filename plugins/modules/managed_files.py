@@ -44,8 +44,32 @@ options:
             where systemd does not run.
         type: list
         elements: str
-        choices: [daemon-reload, udev-reload, udev-trigger-block, update-initramfs, update-grub]
+        choices: [daemon-reload, restart-irqbalance, udev-reload, udev-trigger-block, update-initramfs, update-grub]
         default: []
+      restart:
+        description: Units to restart when this file changes, if they run and read it only when they start.
+        type: list
+        elements: str
+        default: []
+  units:
+    description:
+      - Units whose files are among O(files). Each is started after its file is there, and stopped before its file goes.
+      - A unit of others belongs into M(ai_infra.workstation.unit_state).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The unit name with its suffix.
+        type: str
+        required: true
+      unit_file:
+        description: Whether the unit is started at boot. Leave it out to leave it alone.
+        type: str
+        choices: [enabled, disabled, masked]
+      active:
+        description: Whether the unit runs now. Leave it out to leave it alone.
+        type: bool
 seealso:
   - module: ai_infra.workstation.unit_state
 author:
@@ -66,6 +90,26 @@ EXAMPLES = r"""
           [Unit]
           StopWhenUnneeded=no
         actions: [daemon-reload]
+
+- name: Keep a unit of our own, and run it
+  ai_infra.workstation.managed_files:
+    owner: os_tuning
+    files:
+      - path: /etc/systemd/system/ai.slice
+        content: |
+          [Unit]
+          Description=AI services
+
+          [Slice]
+          CPUWeight=500
+
+          [Install]
+          WantedBy=slices.target
+        actions: [daemon-reload]
+    units:
+      - name: ai.slice
+        unit_file: enabled
+        active: true
 """
 
 RETURN = r"""
@@ -140,6 +184,17 @@ def main() -> None:
                     "mode": {"type": "str", "default": "0644"},
                     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
                     "actions": {"type": "list", "elements": "str", "choices": list(ACTIONS), "default": []},
+                    "restart": {"type": "list", "elements": "str", "default": []},
+                },
+            },
+            "units": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "unit_file": {"type": "str", "choices": ["enabled", "disabled", "masked"]},
+                    "active": {"type": "bool"},
                 },
             },
         },

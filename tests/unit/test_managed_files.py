@@ -13,6 +13,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import managed_files
 from fake_kernel import FakeKernel, run_module
+from fake_systemd import FakeSystemd
 
 UNIT = "/etc/systemd/system/docker.service.d/50-ai.conf"
 OTHER = "/etc/systemd/system/docker.service.d/60-ai.conf"
@@ -145,3 +146,48 @@ def test_a_disk_that_is_full_changes_nothing(kernel: FakeKernel, monkeypatch) ->
     with pytest.raises(ApplyError, match="No space left on device.*nothing was changed"):
         call(kernel, entry())
     assert kernel.names("/etc/systemd/system") == []
+
+
+SLICE = "/etc/systemd/system/ai.slice"
+
+
+def with_unit(kernel: FakeSystemd, content: str = "[Slice]\n", check: bool = False):
+    unit = {"name": "ai.slice", "unit_file": "enabled", "active": True}
+    files = [entry(), entry(SLICE, content, actions=["daemon-reload"], restart=["ai.slice"])]
+    return call(kernel, *files, units=[unit], check=check)
+
+
+def test_a_unit_of_ours_starts_after_its_file_and_stops_before_it_goes(tmp_path: Path) -> None:
+    kernel = FakeSystemd(tmp_path)
+    predicted = with_unit(kernel, check=True)
+    assert (kernel.writes, "ai.slice" in kernel.units) == ([], False)
+    assert with_unit(kernel)["changes"] == predicted["changes"]
+    assert kernel.units["ai.slice"] == ["enabled", "active"]
+    assert kernel.acted.index("systemctl daemon-reload") < kernel.acted.index("systemctl start ai.slice")
+    assert not with_unit(kernel)["changed"]
+    assert kernel.restarted == []
+    kernel.acted.clear()
+    assert call(kernel)["changed"]
+    assert "ai.slice" not in kernel.units
+    assert not kernel.exists(SLICE)
+    assert kernel.acted.index("systemctl stop ai.slice") < kernel.acted.index("systemctl daemon-reload")
+
+
+def test_a_unit_of_ours_whose_file_changes_is_restarted(tmp_path: Path) -> None:
+    kernel = FakeSystemd(tmp_path)
+    with_unit(kernel)
+    with_unit(kernel, "[Slice]\nCPUWeight=200\n")
+    assert kernel.restarted == ["ai.slice"]
+
+
+def test_a_unit_of_ours_that_does_not_start_takes_its_file_back(tmp_path: Path) -> None:
+    kernel = FakeSystemd(tmp_path)
+    kernel.broken.add("ai.slice")
+    with pytest.raises(ApplyError, match=r"systemctl enable ai.slice: Job failed"):
+        with_unit(kernel)
+    assert not kernel.exists(SLICE)
+
+
+def test_a_restart_names_a_unit(kernel: FakeKernel) -> None:
+    with pytest.raises(InputError, match="restart: 'x; reboot' is not a unit name"):
+        call(kernel, entry(restart=["x; reboot"]))

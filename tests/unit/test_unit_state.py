@@ -7,62 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Completed
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import unit_state
 from fake_kernel import FakeKernel, run_module
-
-
-class FakeSystemd(FakeKernel):
-    """Answers the systemctl calls that the subject and the knobs make."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.units = {
-            "fstrim.timer": ["disabled", "inactive"],
-            "ppd.service": ["enabled", "active"],
-            "udev.service": ["static", "active"],
-        }
-        self.broken: set[str] = set()
-        self.unmet: set[str] = set()
-        self.tests_conditions = True
-
-    def run(self, argv, timeout: float = 120) -> Completed:
-        verb, names = argv[1], [word for word in argv[2:] if not word.startswith("--")]
-        if argv[0] == "systemd-analyze":
-            failed = argv[2].partition("=")[2] in self.unmet and self.tests_conditions
-            return Completed(
-                int(failed), "", "fstrim.timer: ConditionVirtualization=!container failed." if failed else ""
-            )
-        if verb == "show" and "-P" in argv:
-            return Completed(0, "no" if names[-1] in self.unmet else "yes", "")
-        if verb == "show":
-            return Completed(0, "\n\n".join(self._show(name) for name in names) + "\n", "")
-        unit = self.units.get(names[0])
-        if unit is None:
-            return Completed(1, "", f"Unit {names[0]} not found.")
-        if names[0] in self.broken:
-            return Completed(1, "", "Job failed")
-        if verb == "is-enabled":
-            return Completed(0, unit[0] + "\n", "")
-        if verb == "is-active":
-            return Completed(0, unit[1] + "\n", "")
-        effect = {
-            "enable": (0, "enabled"),
-            "disable": (0, "disabled"),
-            "mask": (0, "masked"),
-            "unmask": (0, "disabled"),
-            "start": (1, "active"),
-            "stop": (1, "inactive"),
-        }[verb]
-        if verb != "start" or names[0] not in self.unmet:
-            unit[effect[0]] = effect[1]
-        return Completed(0, "", "")
-
-    def _show(self, name: str) -> str:
-        if name not in self.units:
-            return "LoadState=not-found\nUnitFileState=\nActiveState=inactive"
-        return f"LoadState=loaded\nUnitFileState={self.units[name][0]}\nActiveState={self.units[name][1]}"
+from fake_systemd import FakeSystemd
 
 
 @pytest.fixture
@@ -92,6 +40,16 @@ def test_no_longer_named_goes_back(kernel: FakeSystemd) -> None:
     call(kernel)
     assert kernel.units["fstrim.timer"] == ["disabled", "inactive"]
     assert kernel.units["ppd.service"] == ["enabled", "active"]
+
+
+def test_a_generated_unit_is_masked_and_generated_again(kernel: FakeSystemd) -> None:
+    kernel.units["dev-sda2.swap"] = ["generated", "active"]
+    unit = {"name": "dev-sda2.swap", "unit_file": "masked", "active": False}
+    call(kernel, unit)
+    assert kernel.units["dev-sda2.swap"] == ["masked", "inactive"]
+    assert not call(kernel, unit)["changed"]
+    call(kernel)
+    assert kernel.units["dev-sda2.swap"] == ["generated", "active"]
 
 
 def test_a_failed_start_takes_the_enablement_back(kernel: FakeSystemd) -> None:

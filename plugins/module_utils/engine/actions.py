@@ -35,18 +35,33 @@ ACTIONS = {
     "update-grub": Action(("update-grub",), "/usr/sbin/update-grub"),
 }
 
+# restart:UNIT restarts a unit that runs and reads its file only when it starts; after all the others.
+_RESTART = "restart:"
+
+
+def restart(unit: str) -> str:
+    """The action that restarts a unit, if it runs."""
+    return _RESTART + unit
+
+
+def _action(name: str) -> Action:
+    if name.startswith(_RESTART):
+        return Action(("systemctl", "try-restart", name[len(_RESTART) :]), "/run/systemd/system")
+    return ACTIONS[name]
+
 
 def due(host: Host, names: Iterable[str]) -> list[str]:
     """Those of the named actions that have a meaning on this machine, in the order in which they run."""
     wanted = set(names)
-    return [name for name, action in ACTIONS.items() if name in wanted and host.exists(action.needs)]
+    ordered = [name for name in ACTIONS if name in wanted] + sorted(name for name in wanted if name not in ACTIONS)
+    return [name for name in ordered if host.exists(_action(name).needs)]
 
 
 def run_actions(host: Host, names: Iterable[str]) -> list[str]:
     """Run the named actions and return those that ran. Raises ApplyError with the command's last words."""
     done = due(host, names)
     for name in done:
-        argv = ACTIONS[name].argv
+        argv = _action(name).argv
         result = host.act(argv)
         if result.code:
             words = (result.err or result.out).strip().splitlines()

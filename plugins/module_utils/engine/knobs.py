@@ -147,11 +147,13 @@ def _read_unit_file(machine: Machine, unit: str) -> Value:
 
 def _write_unit_file(machine: Machine, unit: str, value: Value) -> None:
     verb = {"enabled": "enable", "disabled": "disable", "masked": "mask"}.get(str(value))
-    if verb is None:
+    live = _read_unit_file(machine, unit)
+    if verb is None and live != "masked":
         raise OSError(errno.EINVAL, f"a unit cannot be made {value}")
-    if _read_unit_file(machine, unit) == "masked" and verb != "mask":
+    if live == "masked" and verb != "mask":
+        # Without a mask a static or generated unit is again what it was.
         _systemctl(machine.host, "unmask", unit)
-    if _read_unit_file(machine, unit) != value:
+    if verb and _read_unit_file(machine, unit) != value:
         _systemctl(machine.host, verb, unit)
 
 
@@ -177,7 +179,8 @@ def _write_module(machine: Machine, name: str, value: Value) -> None:
     argv = ("modprobe", name) if value == "loaded" else ("modprobe", "-r", name)
     result = machine.host.act(argv)
     if result.code:
-        raise OSError(errno.EIO, f"{' '.join(argv)}: {result.err.strip()}")
+        code = errno.EBUSY if value == "absent" and "in use" in result.err else errno.EIO
+        raise OSError(code, f"{' '.join(argv)}: {result.err.strip()}")
 
 
 def _read_nvml(machine: Machine, address: str) -> Value:

@@ -25,7 +25,11 @@ from .ledger import LOCK, PATH
 from .machine import Machine
 from .transaction import apply, finish_actions
 
-_FOLDER_IN_USE = {errno.ENOTEMPTY: "it holds files of others and stays"}
+# What cannot go back at once and does no harm where it stays, by kind of knob.
+_MAY_STAY = {
+    "dir": {errno.ENOTEMPTY: "it holds files of others and stays"},
+    "module": {errno.EBUSY: "the module is in use and stays until it is not, or until a reboot"},
+}
 
 
 class Subject(Protocol):
@@ -138,7 +142,7 @@ def _releases(owner: str, draft: Draft, machine: Machine) -> list[Change]:
                     live,
                     entry.original,
                     entry.scope,
-                    tolerate=_FOLDER_IN_USE if entry.kind == "dir" else {},
+                    tolerate=_MAY_STAY.get(entry.kind, {}),
                     actions=tuple(entry.actions),
                     reason="no longer wanted: back to the value before us",
                     release=True,

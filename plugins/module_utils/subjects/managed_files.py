@@ -1,20 +1,26 @@
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The whole set of our own drop-ins of one role, and the commands they need, each once."""
+"""The whole set of our own drop-ins of one role, the commands they need, each once, and the units among them.
+
+A unit whose file is ours belongs into the same call as its file: the file is there before the unit starts, and the
+unit is stopped before its file goes away.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.actions import ACTIONS
+from ..engine.actions import ACTIONS, restart
 from ..engine.change import Draft
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import choice
+from . import unit_state
 from .drop_in import HEADER, FileLook, look_file, want_file
 
 NAME = "managed_files"
@@ -34,7 +40,14 @@ class Wanted:
 @dataclass(frozen=True)
 class Desired:
     files: tuple[Wanted, ...]
+    units: unit_state.Desired
     optional: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    files: dict[str, FileLook]
+    units: unit_state.Snapshot
 
 
 def parse(params: Mapping[str, Any]) -> Desired:
@@ -44,7 +57,9 @@ def parse(params: Mapping[str, Any]) -> Desired:
         if wanted.path in files:
             raise InputError(f"files: {wanted.path} is named twice; one call describes each file once")
         files[wanted.path] = wanted
-    return Desired(tuple(files.values()), frozenset(params.get("optional") or ()))
+    ours = [{**unit, "ours": True} for unit in params.get("units") or ()]
+    units = unit_state.parse({"units": ours, "optional": params.get("optional")})
+    return Desired(tuple(files.values()), units, frozenset(params.get("optional") or ()))
 
 
 def _parse_file(item: Mapping[str, Any]) -> Wanted:
@@ -63,16 +78,33 @@ def _parse_file(item: Mapping[str, Any]) -> Wanted:
         raise InputError(f"files {path}: content is missing; give it, or state: absent")
     elif not content.endswith("\n"):
         content += "\n"
-    return Wanted(path, content, int(mode, 8), tuple(item.get("actions") or ()))
+    restarts = [restart(unit_state.unit_name(f"files {path}: restart", unit)) for unit in item.get("restart") or ()]
+    return Wanted(path, content, int(mode, 8), (*(item.get("actions") or ()), *restarts))
 
 
-def look(machine: Machine, desired: Desired) -> dict[str, FileLook]:
-    return {wanted.path: look_file(machine, wanted.path) for wanted in desired.files}
+def look(machine: Machine, desired: Desired) -> Snapshot:
+    files = {wanted.path: look_file(machine, wanted.path) for wanted in desired.files}
+    return Snapshot(files, unit_state.look(machine, desired.units))
 
 
-def decide(desired: Desired, snapshot: Mapping[str, FileLook]) -> Draft:
+def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     draft = Draft(optional=frozenset(f"file:{path}" for path in desired.optional))
     for wanted in desired.files:
         content = None if wanted.content is None else HEADER + wanted.content
-        want_file(draft, snapshot[wanted.path], content, wanted.mode, actions=wanted.actions)
+        want_file(draft, snapshot.files[wanted.path], content, wanted.mode, actions=wanted.actions)
+    if desired.units.units:
+        _before_units(draft)
+        units = unit_state.decide(desired.units, snapshot.units)
+        draft.changes += units.changes
+        draft.skipped += units.skipped
+        draft.refusals += units.refusals
+        draft.covered |= units.covered
     return draft
+
+
+def _before_units(draft: Draft) -> None:
+    """systemd must know the files before the units start: the actions run right after the last file."""
+    files = [index for index, change in enumerate(draft.changes) if change.actions]
+    if files:
+        every = {action: None for index in files for action in draft.changes[index].actions}
+        draft.changes[files[-1]] = dataclasses.replace(draft.changes[files[-1]], actions=tuple(every), at_once=True)

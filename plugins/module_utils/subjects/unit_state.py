@@ -52,12 +52,17 @@ class Snapshot:
     units: dict[str, Unit]
 
 
+def unit_name(parameter: str, name: Any) -> str:
+    """Check the form of a unit's name."""
+    if not _UNIT.match(str(name)):
+        raise InputError(f"{parameter}: {name!r} is not a unit name with its suffix; write one like 'fstrim.timer'")
+    return str(name)
+
+
 def parse(params: Mapping[str, Any]) -> Desired:
     units: dict[str, Wanted] = {}
     for item in params.get("units") or ():
-        name = str(item["name"])
-        if not _UNIT.match(name):
-            raise InputError(f"units: {name!r} is not a unit name with its suffix; write one like 'fstrim.timer'")
+        name = unit_name("units", item["name"])
         if name in units:
             raise InputError(f"units: {name} is named twice; one call describes each unit once")
         if item.get("unit_file") is None and item.get("active") is None:
