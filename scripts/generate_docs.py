@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Write the pages that list what code knows: docs/settings.md from the table of settings, and the README of every

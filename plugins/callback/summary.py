@@ -4,16 +4,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-from ansible import context
-from ansible.plugins.callback import CallbackBase
-
-from ..plugin_utils.summary import HostReport, render
-
 DOCUMENTATION = r"""
 name: summary
 type: aggregate
@@ -36,6 +26,16 @@ author:
 requirements:
   - enabled in the configuration (callbacks_enabled = ai_infra.workstation.summary)
 """
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+
+from ..plugin_utils.summary import HostReport, render
 
 
 class CallbackModule(CallbackBase):

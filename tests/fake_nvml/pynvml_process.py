@@ -16,7 +16,7 @@ import pynvml
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (ctypes.Structure, ctypes.Union)):
-        return {name: _plain(getattr(value, name)) for name, *_ in value._fields_}
+        return {name: _plain(getattr(value, name)) for name, *_type in value._fields_}
     if isinstance(value, (list, tuple, ctypes.Array)):
         return [_plain(item) for item in value]
     if hasattr(value, "__dict__"):  # pynvml's "friendly" copies of structures

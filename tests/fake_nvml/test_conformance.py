@@ -453,7 +453,7 @@ def test_ecc_takes_effect_at_the_next_load_and_stays(directory: Path) -> None:
     with Client(machine) as nvml:
         nvml("nvmlDeviceSetEccMode", 0, 0)
         assert nvml("nvmlDeviceGetEccMode", 0) == [1, 0]
-    for _ in range(2):
+    for _turn in range(2):
         machine.reload_driver()
         with Client(machine) as nvml:
             assert nvml("nvmlDeviceGetEccMode", 0) == [0, 0]

@@ -105,7 +105,7 @@ def test_faults_by_function_count_and_gpu(directory: Path) -> None:
 def test_faults_by_call_number_hit_that_call_of_a_process(directory: Path) -> None:
     machine = one(directory)
     machine.fault("call=3 rc=17")
-    for _ in range(2):
+    for _turn in range(2):
         with Client(machine) as nvml:  # call 1 is the init
             assert nvml("nvmlDeviceGetCount") == 1  # 2
             assert nvml.code("nvmlDeviceGetCount") == 17  # 3
@@ -165,7 +165,7 @@ def test_the_trace_lists_calls_with_codes(directory: Path) -> None:
 @needs_root
 def test_processes_do_not_lose_each_others_settings(directory: Path) -> None:
     machine = Machine(directory, ["rtx5090"] * 8)
-    clients = [Client(machine).__enter__() for _ in range(4)]
+    clients = [Client(machine).__enter__() for _turn in range(4)]
     for nvml in clients:  # all at once: write the requests before reading any answer
         assert nvml.child.stdin
         for gpu in range(8):
@@ -174,7 +174,7 @@ def test_processes_do_not_lose_each_others_settings(directory: Path) -> None:
         nvml.child.stdin.flush()
     for nvml in clients:
         assert nvml.child.stdout
-        assert [nvml.child.stdout.readline() for _ in range(8)] == ['{"value": null}\n'] * 8
+        assert [nvml.child.stdout.readline() for _turn in range(8)] == ['{"value": null}\n'] * 8
     with clients[0] as nvml:
         for gpu in range(8):
             getter = "nvmlDeviceGetPersistenceMode" if gpu % 2 else "nvmlDeviceGetComputeMode"

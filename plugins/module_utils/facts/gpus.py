@@ -199,7 +199,7 @@ def _fill(gpu: Facts, card: Facts) -> None:
     gpu["device_id"] = gpu["device_id"] or f"{card['vendor']}:{card['device']}"
     gpu["numa_node"] = card["numa_node"] if gpu["numa_node"] is None else gpu["numa_node"]
     if gpu["bar1_bytes"] is None:
-        gpu["bar1_bytes"] = next((bar["size_bytes"] for bar in card["bars"] if bar["index"] == 1), None)
+        gpu["bar1_bytes"] = next((window["size_bytes"] for window in card["bars"] if window["index"] == 1), None)
     link, port = card["link"], (card["upstream"] or {}).get("link") or {}
     known = {
         "current_gen": link["current_gen"],

@@ -232,9 +232,9 @@ def _pcie_bandwidth(gpu: Facts, device: Facts, _wish: Wish) -> Verdict:
 
 
 def _resizable_bar(gpu: Facts, device: Facts, _wish: Wish) -> Verdict:
-    bar = _bar1(device)
-    size = gpu["bar1_bytes"] or (bar or {}).get("size_bytes")
-    most, vram = (bar or {}).get("max_bytes"), gpu["vram_bytes"]
+    window = _bar1(device)
+    size = gpu["bar1_bytes"] or (window or {}).get("size_bytes")
+    most, vram = (window or {}).get("max_bytes"), gpu["vram_bytes"]
     evidence = (
         f"/sys/bus/pci/devices/{device['address']}/resource1: {_size(size)}, resource1_resize: at most {_size(most)}; "
         f"memory of the card: {_size(vram)}"
@@ -253,24 +253,24 @@ def _resizable_bar(gpu: Facts, device: Facts, _wish: Wish) -> Verdict:
 
 
 def _above_4g(_gpu: Facts, device: Facts, _wish: Wish) -> Verdict:
-    bar = _bar1(device)
-    if bar is None or (bar["assigned"] and not bar["start"]):
+    window = _bar1(device)
+    if window is None or (window["assigned"] and not window["start"]):
         return Verdict(
             UNKNOWN,
             f"/sys/bus/pci/devices/{device['address']}/resource: no address shown",
             "run as root to see addresses",
         )
-    evidence = f"/sys/bus/pci/devices/{device['address']}/resource, line 2: {bar['start']:#x}"
+    evidence = f"/sys/bus/pci/devices/{device['address']}/resource, line 2: {window['start']:#x}"
     advice = "switch on Above 4G Decoding and switch off CSM"
-    if not bar["assigned"]:
+    if not window["assigned"]:
         return Verdict(FAIL, evidence, "BAR1 got no address: the firmware left no room for it", advice)
-    if bar["start"] < _FOUR_GIB:
+    if window["start"] < _FOUR_GIB:
         return Verdict(FAIL, evidence, "BAR1 lies below 4 GiB, where there is no room for a large one", advice)
     return Verdict(PASS, evidence, "BAR1 lies above 4 GiB")
 
 
 def _bar1(device: Facts) -> Facts | None:
-    return next((bar for bar in device["bars"] if bar["index"] == 1), None)
+    return next((window for window in device["bars"] if window["index"] == 1), None)
 
 
 # -- rules for the machine -------------------------------------------------------------------------
