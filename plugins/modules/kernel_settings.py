@@ -6,11 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_settings
-short_description: Set sysctls and /sys values as one set, live and at every boot
+short_description: Set kernel modules, sysctls and /sys values as one set, live and at every boot
 version_added: 0.1.0
 description:
   - Sets all given sysctls and C(/sys) values in one call, proves them by reading back from the kernel, and
     writes C(/etc/sysctl.d/99-zz-NAME.conf) and C(/etc/tmpfiles.d/99-zz-NAME.conf) so that they return at boot.
+  - Kernel modules are loaded first, and named in C(/etc/modules-load.d/NAME.conf).
   - The set is validated whole before the first write. When the kernel refuses a value, everything that
     the call had written is put back.
   - A file that is read later at boot and sets one of the keys to another value is named in a warning.
@@ -28,6 +29,19 @@ options:
       - Full paths below C(/sys) and values. For files that print their choices in brackets the value is one of them.
     type: dict
     default: {}
+  at_least:
+    description:
+      - Names in O(sysctl) and paths in O(sysfs) whose numbers are lower bounds. A machine that has more already is left
+        alone, so that a default which grew with the kernel is not lowered again.
+      - Each number of a value with several fields is a bound of its own.
+    type: list
+    elements: str
+    default: []
+  modules:
+    description: Kernel modules to load now and at every boot. One that is in use stays loaded when it is dropped here.
+    type: list
+    elements: str
+    default: []
   persist:
     description: Whether the values are also written to our files in C(/etc).
     type: bool
@@ -59,6 +73,14 @@ EXAMPLES = r"""
       kernel.numa_balancing: 0
     optional:
       - kernel.numa_balancing
+
+- name: Serve over long distances, and keep larger buffers where the kernel has them
+  ai_infra.workstation.kernel_settings:
+    modules: [tcp_bbr]
+    sysctl:
+      net.ipv4.tcp_congestion_control: bbr
+      net.ipv4.tcp_wmem: 4096 16384 16777216
+    at_least: [net.ipv4.tcp_wmem]
 """
 
 RETURN = r"""
@@ -124,6 +146,8 @@ def main() -> None:
             **COMMON,
             "sysctl": {"type": "dict", "default": {}},
             "sysfs": {"type": "dict", "default": {}},
+            "at_least": {"type": "list", "elements": "str", "default": []},
+            "modules": {"type": "list", "elements": "str", "default": []},
             "persist": {"type": "bool", "default": True},
             "name": {"type": "str", "default": "ai-workstation"},
         },

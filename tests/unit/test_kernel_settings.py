@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Completed
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings
@@ -234,3 +235,115 @@ def test_without_root_there_is_one_line(kernel: FakeKernel) -> None:
     with pytest.raises(RefusedError, match="sysctl:vm.swappiness.*needs root; run the task with become: true"):
         call(kernel, sysctl={"vm.swappiness": 10})
     assert call(kernel, check=True, sysctl={"vm.swappiness": 10})["changed"]
+
+
+# -- lower bounds ------------------------------------------------------------------------------------
+
+
+MAPS = "/proc/sys/vm/max_map_count"
+
+
+@pytest.mark.parametrize(("live", "after", "changed"), [("65530", "262144", True), ("1048576", "1048576", False)])
+def test_a_lower_bound_raises_and_never_lowers(kernel: FakeKernel, live: str, after: str, changed: bool) -> None:
+    kernel.put(MAPS, live)
+    params = {"sysctl": {"vm.max_map_count": 262144}, "at_least": ["vm.max_map_count"]}
+    assert call(kernel, check=True, **params)["changed"] == changed
+    assert call(kernel, **params)["changed"] == changed
+    assert (kernel.text(MAPS), kernel.exists(CONF)) == (after, changed)
+    assert not call(kernel, **params)["changed"]
+    assert kernel.exists(CONF) == changed
+    call(kernel)
+    assert (kernel.text(MAPS), kernel.exists(CONF)) == (live, False)
+
+
+def test_a_lower_bound_follows_the_wish_down_as_far_as_the_original(kernel: FakeKernel) -> None:
+    kernel.put(MAPS, "65530")
+    for asked, after in ((500000, "500000"), (262144, "262144"), (1000, "65530")):
+        call(kernel, sysctl={"vm.max_map_count": asked}, at_least=["vm.max_map_count"])
+        assert kernel.text(MAPS) == after
+
+
+def test_a_lower_bound_that_an_admin_has_passed_is_his(kernel: FakeKernel) -> None:
+    kernel.put(MAPS, "65530")
+    params = {"sysctl": {"vm.max_map_count": 262144}, "at_least": ["vm.max_map_count"]}
+    call(kernel, **params)
+    kernel.put(MAPS, "900000")
+    call(kernel, **params)
+    assert kernel.text(MAPS) == "900000"
+
+
+def test_each_field_is_a_bound_of_its_own(kernel: FakeKernel) -> None:
+    params = {"sysctl": {"net.ipv4.tcp_rmem": "8192 87380 16777216"}, "at_least": ["net.ipv4.tcp_rmem"]}
+    call(kernel, **params)
+    assert kernel.text("/proc/sys/net/ipv4/tcp_rmem") == "8192 131072 16777216"
+    assert not call(kernel, **params)["changed"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"at_least": ["vm.swappiness"]}, "neither in sysctl nor in sysfs"),
+        ({"sysctl": {"vm.swappiness": "many"}, "at_least": ["vm.swappiness"]}, "only whole numbers"),
+        ({"modules": ["zram; reboot"]}, "not the name of a kernel module"),
+    ],
+)
+def test_bad_bounds_and_module_names(kernel: FakeKernel, params, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(kernel, **params)
+
+
+# -- kernel modules ----------------------------------------------------------------------------------
+
+
+LOADED = "/etc/modules-load.d/ai-workstation.conf"
+
+
+@pytest.fixture
+def modular(kernel: FakeKernel) -> FakeKernel:
+    def modprobe(kernel: FakeKernel, words: list[str]) -> Completed:
+        folder = Path(kernel.at(f"/sys/module/{words[-1]}"))
+        if words[-1] not in ("tcp_bbr", "zram"):
+            return Completed(1, "", "not found in directory")
+        if "--dry-run" in words:
+            return Completed(0, "", "")
+        if "-r" in words and words[-1] in kernel.used:
+            return Completed(1, "", f"modprobe: FATAL: Module {words[-1]} is in use.")
+        folder.rmdir() if "-r" in words else folder.mkdir()
+        return Completed(0, "", "")
+
+    kernel.programs["modprobe"] = modprobe
+    kernel.used = set()
+    Path(kernel.at("/sys/module")).mkdir(parents=True)
+    kernel.put("/proc/sys/kernel/osrelease", "6.12.1")
+    kernel.put("/lib/modules/6.12.1/modules.builtin", "kernel/net/sched/sch-fq.ko")
+    return kernel
+
+
+def test_modules_are_loaded_first_and_at_boot_and_go_again(modular: FakeKernel) -> None:
+    params = {"modules": ["tcp_bbr", "sch_fq"], "sysctl": {"vm.swappiness": 10}}
+    predicted = call(modular, check=True, **params)
+    assert modular.acted == []
+    assert call(modular, **params) == predicted
+    assert predicted["changes"][0]["key"] == "module:tcp_bbr"
+    assert modular.text(LOADED).endswith("\ntcp_bbr\nsch_fq")
+    assert not call(modular, **params)["changed"]
+    call(modular)
+    assert (modular.is_dir("/sys/module/tcp_bbr"), modular.exists(LOADED)) == (False, False)
+
+
+def test_a_module_in_use_stays_when_it_is_no_longer_wanted(modular: FakeKernel) -> None:
+    call(modular, modules=["tcp_bbr"])
+    modular.used.add("tcp_bbr")
+    outcome = call(modular)
+    assert "in use and stays" in outcome["skipped_keys"][0]["reason"]
+    assert not modular.exists(LOADED)
+    assert not call(modular)["changed"]
+
+
+def test_a_module_that_the_kernel_lacks(modular: FakeKernel) -> None:
+    with pytest.raises(RefusedError, match=r"module:zfoo: the kernel 6.12.1 has no such module"):
+        call(modular, modules=["zfoo"])
+    assert call(modular, modules=["zfoo"], optional=["zfoo"])["skipped_keys"][0]["key"] == "module:zfoo"
+    modular.read_only.add("/sys/module")
+    with pytest.raises(RefusedError, match="a container loads no kernel modules"):
+        call(modular, modules=["zram"])

@@ -172,7 +172,12 @@ def _write_unit_active(machine: Machine, unit: str, value: Value) -> None:
 
 
 def _read_module(machine: Machine, name: str) -> Value:
-    return "loaded" if machine.host.is_dir(f"/sys/module/{name.replace('-', '_')}") else "absent"
+    if machine.host.is_dir(f"/sys/module/{name.replace('-', '_')}"):
+        return "loaded"
+    # One that is compiled in and takes no parameters has no folder there.
+    release = machine.host.text("/proc/sys/kernel/osrelease")
+    compiled_in = (machine.host.text(f"/lib/modules/{release}/modules.builtin") or "").replace("-", "_")
+    return "loaded" if f"/{name.replace('-', '_')}.ko" in compiled_in else "absent"
 
 
 def _write_module(machine: Machine, name: str, value: Value) -> None:

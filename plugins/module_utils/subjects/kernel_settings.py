@@ -1,18 +1,20 @@
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Sysctls and /sys values as one set, live and at every boot.
+"""Kernel modules, sysctls and /sys values as one set, live and at every boot.
 
-Sources: Documentation/admin-guide/sysctl/, sysctl.d(5), tmpfiles.d(5).
+Sources: Documentation/admin-guide/sysctl/, sysctl.d(5), tmpfiles.d(5), modules-load.d(5).
 """
 
 from __future__ import annotations
 
 import difflib
 import posixpath
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..engine import knobs
 from ..engine.change import READ_ONLY, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
@@ -38,16 +40,22 @@ class Desired:
     persist: bool
     name: str
     optional: frozenset[str]
+    at_least: frozenset[str] = frozenset()
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Live:
-    """One value as it is: its text (None: not there), its choices, whether root may write it."""
+    """One value as it is: its text (None: not there), its choices, whether root may write it.
+
+    original: what it was before us, where we set it and it is still ours.
+    """
 
     text: str | None
     choices: tuple[str, ...]
     writable: bool
     neighbours: tuple[str, ...] = ()
+    original: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Snapshot:
     sysctl_file: FileLook
     tmpfiles_file: FileLook
     overrides: dict[str, str]
+    modules: dict[str, str]
+    modules_file: FileLook
 
 
 def parse(params: Mapping[str, Any]) -> Desired:
@@ -67,7 +77,35 @@ def parse(params: Mapping[str, Any]) -> Desired:
     name = str(params.get("name") or "ai-workstation")
     if not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"name: {name!r} becomes part of a file name; use letters, digits, '-' and '_'")
-    return Desired(sysctl, sysfs, bool(params.get("persist", True)), name, frozenset(params.get("optional") or ()))
+    return Desired(
+        sysctl,
+        sysfs,
+        bool(params.get("persist", True)),
+        name,
+        frozenset(params.get("optional") or ()),
+        _at_least(params.get("at_least") or (), {**sysctl, **sysfs}),
+        tuple(dict.fromkeys(_module_name(module) for module in params.get("modules") or ())),
+    )
+
+
+def _at_least(names: Iterable[str], values: Mapping[str, str]) -> frozenset[str]:
+    for name in names:
+        if name not in values:
+            raise InputError(f"at_least: {name!r} is neither in sysctl nor in sysfs; take it out, or give it a value")
+        if _numbers(values[name]) is None:
+            raise InputError(f"at_least: {name} has the value {values[name]!r}; only whole numbers can be compared")
+    return frozenset(names)
+
+
+def _numbers(text: str) -> list[int] | None:
+    fields = text.split()
+    return [int(field) for field in fields] if fields and all(re.match(r"^\d+$", field) for field in fields) else None
+
+
+def _module_name(name: Any) -> str:
+    if not re.match(r"^[A-Za-z0-9_-]+$", str(name)):
+        raise InputError(f"modules: {name!r} is not the name of a kernel module; write one like 'tcp_bbr'")
+    return str(name)
 
 
 def _sysctl_key(key: str) -> str:
@@ -108,35 +146,53 @@ def sysctl_path(key: str) -> str:
 def look(machine: Machine, desired: Desired) -> Snapshot:
     keys = set(desired.sysctl)
     keys |= {EXCLUSIVE[key] for key in desired.sysctl if key in EXCLUSIVE}
-    values = {f"sysctl:{key}": _look_value(machine, sysctl_path(key)) for key in keys}
-    values.update({f"sysfs:{path}": _look_value(machine, path) for path in desired.sysfs})
+    values = {f"sysctl:{key}": _look_value(machine, f"sysctl:{key}", sysctl_path(key)) for key in keys}
+    values.update({f"sysfs:{path}": _look_value(machine, f"sysfs:{path}", path) for path in desired.sysfs})
     sysctl_file = f"/etc/sysctl.d/99-zz-{desired.name}.conf"
     return Snapshot(
         values,
         look_file(machine, sysctl_file),
         look_file(machine, f"/etc/tmpfiles.d/99-zz-{desired.name}.conf"),
         sysctl_overrides(machine, sysctl_file, desired.sysctl),
+        {name: _look_module(machine, name) for name in desired.modules},
+        look_file(machine, f"/etc/modules-load.d/{desired.name}.conf"),
     )
 
 
-def _look_value(machine: Machine, path: str) -> Live:
+def _look_module(machine: Machine, name: str) -> str:
+    """loaded, absent, or the reason why it cannot be loaded here."""
+    state = str(knobs.read(machine, Place("", "module", name)))
+    if state == "loaded":
+        return state
+    if not machine.host.writable("/sys/module"):
+        return "it is not loaded, and a container loads no kernel modules"
+    if machine.host.run(("modprobe", "--dry-run", "--quiet", name)).code:
+        release = machine.host.text("/proc/sys/kernel/osrelease")
+        return f"the kernel {release} has no such module; on Ubuntu it may be in linux-modules-extra-{release}"
+    return state
+
+
+def _look_value(machine: Machine, key: str, path: str) -> Live:
     text = machine.host.text(path)
     if text is None:
         return Live(None, (), False, tuple(machine.host.names(posixpath.dirname(path))))
     choices = offered(text) if "[" in text else ()
-    return Live(selected(text) if choices else words(text), choices, machine.host.writable(path))
+    live = selected(text) if choices else words(text)
+    entry = machine.ledger.entries.get(key)
+    original = str(entry.original) if entry and entry.is_ours(live) and entry.original is not None else None
+    return Live(live, choices, machine.host.writable(path), original=original)
 
 
 def decide(desired: Desired, snapshot: Snapshot) -> Draft:
-    draft = Draft(optional=frozenset(f"{kind}:{key}" for key in desired.optional for kind in ("sysctl", "sysfs")))
-    # /sys first: switching transparent huge pages moves vm.min_free_kbytes.
-    sysfs = {path: value for path, value in desired.sysfs.items() if _want(draft, snapshot, "sysfs", path, path, value)}
-    sysctl = {
-        key: value
-        for key, value in desired.sysctl.items()
-        if _want(draft, snapshot, "sysctl", key, sysctl_path(key), value)
-    }
+    kinds = ("sysctl", "sysfs", "module")
+    draft = Draft(optional=frozenset(f"{kind}:{key}" for key in desired.optional for kind in kinds))
+    # Modules bring keys and choices of their own. /sys before sysctl: transparent huge pages move vm.min_free_kbytes.
+    modules = [name for name in desired.modules if _want_module(draft, name, snapshot.modules[name])]
+    sysfs = _want_all(draft, snapshot, desired, "sysfs", {path: path for path in desired.sysfs})
+    sysctl = _want_all(draft, snapshot, desired, "sysctl", {key: sysctl_path(key) for key in desired.sysctl})
     for key, where in sorted(snapshot.overrides.items()):
+        if key not in sysctl:
+            continue
         draft.warnings.append(
             f"sysctl {key}: {where}, which wins at the next boot; remove that line or the setting here"
         )
@@ -145,7 +201,46 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
         _want_drop_in(draft, snapshot.sysctl_file, lines, desired.optional.issuperset(sysctl))
         lines = "".join(f"w {path} - - - - {value.replace('%', '%%')}\n" for path, value in sorted(sysfs.items()))
         _want_drop_in(draft, snapshot.tmpfiles_file, lines, desired.optional.issuperset(sysfs))
+        lines = "".join(f"{name}\n" for name in modules)
+        _want_drop_in(draft, snapshot.modules_file, lines, desired.optional.issuperset(modules))
     return draft
+
+
+def _want_module(draft: Draft, name: str, state: str) -> bool:
+    key = f"module:{name}"
+    if state not in ("loaded", "absent"):
+        draft.cannot(key, state)
+        return False
+    draft.want(key, "module", name, state, "loaded")
+    return True
+
+
+def _want_all(
+    draft: Draft, snapshot: Snapshot, desired: Desired, family: str, paths: Mapping[str, str]
+) -> dict[str, str]:
+    """Plan the values of one family; returns those that our boot file has to hold."""
+    kept = {}
+    for name, path in paths.items():
+        value = (desired.sysctl if family == "sysctl" else desired.sysfs)[name]
+        live = snapshot.values[f"{family}:{name}"]
+        if name in desired.at_least:
+            value, enough = _raised(value, live)
+            if enough:
+                draft.covered.add(f"{family}:{name}")
+                continue
+        if _want(draft, snapshot, family, name, path, value):
+            kept[name] = value
+    return kept
+
+
+def _raised(asked: str, live: Live) -> tuple[str, bool]:
+    """The value to set where each number is a lower bound, and whether the machine has it without us."""
+    before = _numbers(live.original or live.text or "")
+    wanted = _numbers(asked)
+    if before is None or wanted is None or len(before) != len(wanted):
+        return asked, False
+    value = " ".join(str(max(pair)) for pair in zip(wanted, before))
+    return value, live.original is None and value == live.text
 
 
 def _want_drop_in(draft: Draft, look: FileLook, lines: str, optional: bool) -> None:
