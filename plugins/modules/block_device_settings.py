@@ -6,11 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: block_device_settings
-short_description: Set the I/O scheduler and read-ahead of disks, live and by a udev rule
+short_description: Set the I/O scheduler and read-ahead of disks and the options of mounts, live and at every boot
 version_added: 0.1.0
 description:
   - Sets queue attributes of all disks that match, reads them back, and writes one udev rule file so that they
     hold for disks that appear later and after a reboot.
+  - Options of a mount change without touching the file system. At boot a drop-in of its mount unit sets them; C(fstab)
+    is left alone.
   - The disk under a folder is found through the mount table, and is addressed by its serial number in the rule.
 extends_documentation_fragment:
   - ai_infra.workstation.state
@@ -38,6 +40,28 @@ options:
       read_ahead_kb:
         description: Read-ahead in KiB.
         type: int
+      at_least:
+        description: Take O(devices[].read_ahead_kb) as a lower bound. A disk that has more already is left alone.
+        type: bool
+        default: false
+  mounts:
+    description:
+      - File systems that are mounted already, and the options they are to have. Those of the system itself are refused.
+      - O(optional) takes the O(mounts[].path) of an entry.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The mount point.
+        type: path
+        required: true
+      options:
+        description: Options to set. Each replaces those it excludes; all others stay.
+        type: list
+        elements: str
+        choices: [noatime, relatime, strictatime, nodiratime, diratime, nodev, dev, nosuid, suid, noexec, exec]
+        required: true
   persist:
     description: Whether the settings are also written to C(/etc/udev/rules.d/99-zz-ai-workstation-block.rules).
     type: bool
@@ -54,6 +78,10 @@ EXAMPLES = r"""
         scheduler: none
       - path: /mnt/ai-data
         read_ahead_kb: 4096
+        at_least: true
+    mounts:
+      - path: /mnt/ai-data
+        options: [noatime]
     optional:
       - nvme*
 """
@@ -104,7 +132,7 @@ actions:
   type: list
   elements: str
 expect:
-  description: Fingerprint of the values found, for O(expect) of a later call.
+  description: Fingerprint of the changes (keys, values found, new values), for O(expect) of a later call.
   returned: success
   type: str
 """
@@ -113,6 +141,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.engine.door import COMMON, run
 from ..module_utils.subjects import block_device_settings
+from ..module_utils.subjects.mount_options import OPTIONS
 
 
 def main() -> None:
@@ -129,6 +158,16 @@ def main() -> None:
                     "rotational": {"type": "bool"},
                     "scheduler": {"type": "str"},
                     "read_ahead_kb": {"type": "int"},
+                    "at_least": {"type": "bool", "default": False},
+                },
+            },
+            "mounts": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "options": {"type": "list", "elements": "str", "choices": list(OPTIONS), "required": True},
                 },
             },
             "persist": {"type": "bool", "default": True},

@@ -129,3 +129,30 @@ def test_optional_entries_are_skipped(kernel: FakeKernel) -> None:
 def test_bad_input(kernel: FakeKernel, device, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call(kernel, device)
+
+
+def test_a_lower_bound_never_lowers_a_disk(kernel: FakeKernel) -> None:
+    kernel.put(f"{NVME}/read_ahead_kb", "8192")
+    device = {"device": "*", "read_ahead_kb": 4096, "at_least": True}
+    call(kernel, device)
+    assert (kernel.text(f"{NVME}/read_ahead_kb"), kernel.text(f"{SDA}/read_ahead_kb")) == ("8192", "4096")
+    rules = kernel.text(subject.RULES)
+    assert 'KERNEL=="sda", ATTR{queue/read_ahead_kb}="4096"' in rules
+    assert 'KERNEL=="*"' not in rules
+    assert not call(kernel, device)["changed"]
+    call(kernel)
+    assert (kernel.text(f"{NVME}/read_ahead_kb"), kernel.text(f"{SDA}/read_ahead_kb")) == ("8192", "128")
+    assert not kernel.exists(subject.RULES)
+
+
+def test_a_lower_bound_that_every_disk_needs_is_one_rule(kernel: FakeKernel) -> None:
+    device = {"device": "*", "scheduler": "none", "read_ahead_kb": 4096, "at_least": True}
+    call(kernel, device)
+    assert 'KERNEL=="*", ATTR{queue/scheduler}="none", ATTR{queue/read_ahead_kb}="4096"' in kernel.text(subject.RULES)
+    assert not call(kernel, device)["changed"]
+
+
+def test_a_lower_bound_keeps_the_other_settings_of_its_rule(kernel: FakeKernel) -> None:
+    kernel.put(f"{NVME}/read_ahead_kb", "8192")
+    call(kernel, {"path": "/mnt/ai-data", "scheduler": "mq-deadline", "read_ahead_kb": 512, "at_least": True})
+    assert kernel.text(subject.RULES).endswith('ENV{ID_SERIAL}=="LAB_NVME_1", ATTR{queue/scheduler}="mq-deadline"')

@@ -13,6 +13,7 @@ undoing and verifying are derived from the pair and written once, in transaction
     dir          a directory of ours, by its mode; None: absent
     mount_point  a directory of ours by its existence (its mode is hidden under the mount); None: absent
     mount        what is mounted at a path: file system type and options as the kernel prints them
+    mount_options  what the mount at a path is restricted to (noatime, nodev), as the kernel prints it
     unit_file    enablement of a systemd unit: enabled, disabled, masked, static, ...
     unit_active  active or inactive
     module       a kernel module: loaded or absent
@@ -128,6 +129,33 @@ def _write_mount(machine: Machine, path: str, value: Value) -> None:
         _command(machine.host, "mount", "-t", kind, "-o", options or "rw", kind, path)
 
 
+# Per mount option that the kernel prints nothing for, by the one it prints.
+_UNPRINTED = {"nodiratime": "diratime", "nodev": "dev", "nosuid": "suid", "noexec": "exec"}
+MOUNT_DEFAULTS = ("strictatime", *_UNPRINTED.values())
+
+
+def _read_mount_options(machine: Machine, path: str) -> Value:
+    found = None
+    for line in (machine.host.text("/proc/self/mountinfo") or "").splitlines():
+        fields = line.split()
+        if fields[4] == path:
+            found = ",".join(sorted(fields[5].split(",")))
+    return found
+
+
+def _write_mount_options(machine: Machine, path: str, value: Value) -> None:
+    """A bind remount changes this mount alone and leaves the file system as it is (mount(8))."""
+    named = str(value).split(",")
+    named += [word for printed, word in _UNPRINTED.items() if printed not in named]
+    named += [] if {"noatime", "relatime"} & set(named) else ["strictatime"]
+    argv = ("mount", "-o", f"remount,bind,{','.join(named)}", path)
+    result = machine.host.act(argv)
+    if result.code:
+        message = result.err.strip().splitlines()
+        code = errno.EPERM if "permission denied" in result.err or "must be superuser" in result.err else errno.EIO
+        raise OSError(code, f"{' '.join(argv)}: {message[-1] if message else f'code {result.code}'}")
+
+
 def _command(host: Host, *argv: str) -> None:
     result = host.act(argv)
     if result.code:
@@ -209,6 +237,7 @@ _KINDS: dict[str, tuple[_Reader, _Writer]] = {
     "dir": (_read_dir, _write_dir),
     "mount_point": (_read_mount_point, _write_mount_point),
     "mount": (_read_mount, _write_mount),
+    "mount_options": (_read_mount_options, _write_mount_options),
     "unit_file": (_read_unit_file, _write_unit_file),
     "unit_active": (_read_unit_active, _write_unit_active),
     "module": (_read_module, _write_module),

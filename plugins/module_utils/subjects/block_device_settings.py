@@ -1,6 +1,6 @@
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Queue settings of block devices, live and by a udev rule.
+"""Queue settings of block devices, live and by a udev rule; options of the mounts on them (mount_options.py).
 
 Sources: Documentation/block/queue-sysfs.rst, udev(7). The rule file sorts behind the
 distribution's own (60-block-scheduler.rules and the like), so ours is the last word.
@@ -8,6 +8,7 @@ distribution's own (60-block-scheduler.rules and the like), so ours is the last 
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import posixpath
 import re
@@ -20,6 +21,7 @@ from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import integer, offered, selected
 from .drop_in import HEADER, FileLook, look_file, want_file
+from .mount_options import MountLook, MountWish, look_mount, parse_mounts, want_mount_options
 
 NAME = "block_device_settings"
 
@@ -30,12 +32,16 @@ _NOT_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd")
 
 @dataclass(frozen=True)
 class Rule:
-    """Which disks (a name pattern, or the disk under a path), and their settings."""
+    """Which disks (a name pattern, or the disk under a path), and their settings.
+
+    at_least: read_ahead_kb is a lower bound; a disk that has more already is left alone.
+    """
 
     device: str
     path: str
     rotational: bool | None
     settings: dict[str, str]
+    at_least: bool = False
 
     @property
     def words(self) -> str:
@@ -47,16 +53,28 @@ class Desired:
     rules: tuple[Rule, ...]
     persist: bool
     optional: frozenset[str]
+    mounts: tuple[MountWish, ...] = ()
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk as sysfs and the udev database show it. values: attribute -> (text, writable)."""
+    """A disk as sysfs and the udev database show it. values: attribute -> (text, writable).
+
+    read_ahead_before: its read-ahead before us, where we set it and it is still ours.
+    """
 
     name: str
     serial: str
     rotational: bool
     values: dict[str, tuple[str | None, bool]]
+    read_ahead_before: str | None = None
+
+    def raised(self, asked: str) -> str | None:
+        """The read-ahead where `asked` is a lower bound; None where the disk has it without us."""
+        before = self.read_ahead_before or self.values["read_ahead_kb"][0] or "0"
+        if int(before) < int(asked):
+            return asked
+        return None if self.read_ahead_before is None else before
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,7 @@ class Snapshot:
     disks: tuple[Disk, ...]
     under: dict[str, str | None]
     rules_file: FileLook
+    mounts: tuple[MountLook, ...] = ()
 
 
 def parse(params: Mapping[str, Any]) -> Desired:
@@ -79,8 +98,13 @@ def parse(params: Mapping[str, Any]) -> Desired:
         if path and not path.startswith("/"):
             raise InputError(f"devices: path {path!r} is not absolute")
         settings = _parse_settings(device or path, item)
-        rules.append(Rule(device, path, item.get("rotational"), settings))
-    return Desired(tuple(rules), bool(params.get("persist", True)), frozenset(params.get("optional") or ()))
+        rules.append(Rule(device, path, item.get("rotational"), settings, bool(item.get("at_least"))))
+    return Desired(
+        tuple(rules),
+        bool(params.get("persist", True)),
+        frozenset(params.get("optional") or ()),
+        parse_mounts(params.get("mounts") or ()),
+    )
 
 
 def _parse_settings(words: str, item: Mapping[str, Any]) -> dict[str, str]:
@@ -114,9 +138,16 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
         number = host.text(f"/sys/block/{name}/dev") or ""
         udev = host.text(f"/run/udev/data/b{number}") or ""
         serial = next((line[12:] for line in udev.splitlines() if line.startswith("E:ID_SERIAL=")), "")
-        disks.append(Disk(name, serial, host.text(f"{queue}/rotational") == "1", values))
+        rotational = host.text(f"{queue}/rotational") == "1"
+        disks.append(Disk(name, serial, rotational, values, _before(machine, name, values["read_ahead_kb"][0])))
     under = {rule.path: _disk_under(machine, rule.path) for rule in desired.rules if rule.path}
-    return Snapshot(tuple(disks), under, look_file(machine, RULES))
+    mounts = tuple(look_mount(machine, wish) for wish in desired.mounts)
+    return Snapshot(tuple(disks), under, look_file(machine, RULES), mounts)
+
+
+def _before(machine: Machine, disk: str, live: str | None) -> str | None:
+    entry = machine.ledger.entries.get(f"block:{disk}/read_ahead_kb")
+    return str(entry.original) if entry and entry.is_ours(live) else None
 
 
 def _disk_under(machine: Machine, path: str) -> str | None:
@@ -153,11 +184,15 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
             draft.optional |= {_key(disk, attribute) for disk in disks for attribute in rule.settings}
         done = [_want_disk(draft, rule, disk, chosen) for disk in disks]
         if all(done):
-            lines.append(_udev_line(rule, disks))
+            lines += _udev_lines(rule, disks)
     if desired.persist and lines:
         if desired.optional.issuperset(rule.words for rule in desired.rules):
             draft.optional |= {f"file:{RULES}"}
         want_file(draft, snapshot.rules_file, HEADER + "".join(lines), actions=("udev-reload",))
+    for wish, look in zip(desired.mounts, snapshot.mounts):
+        if wish.path in desired.optional:
+            draft.optional |= {f"mount_options:{wish.path}"}
+        want_mount_options(draft, wish, look, desired.persist)
     return draft
 
 
@@ -176,9 +211,14 @@ def _matches(rule: Rule, disk: Disk, snapshot: Snapshot) -> bool:
 def _want_disk(draft: Draft, rule: Rule, disk: Disk, chosen: dict[str, str]) -> bool:
     """Plan the settings of one disk; whether all of them are possible."""
     possible = True
-    for attribute, value in rule.settings.items():
+    for attribute, asked in rule.settings.items():
         key, path = _key(disk, attribute), f"/sys/block/{disk.name}/queue/{attribute}"
         text, writable = disk.values[attribute]
+        bounded = rule.at_least and attribute == "read_ahead_kb" and text is not None
+        value = disk.raised(asked) if bounded else asked
+        if value is None:
+            draft.covered.add(key)
+            continue
         if chosen.setdefault(key, value) != value:
             draft.refusals.append(
                 f"{key}: two entries of devices match {disk.name} and ask for {chosen[key]} and {value}"
@@ -195,6 +235,18 @@ def _want_disk(draft: Draft, rule: Rule, disk: Disk, chosen: dict[str, str]) -> 
             continue
         possible = False
     return possible
+
+
+def _udev_lines(rule: Rule, disks: list[Disk]) -> list[str]:
+    """The rule's own line, and one per disk where the lower bound is not met by all of them: udev cannot compare."""
+    asked = rule.settings.get("read_ahead_kb")
+    short = [disk for disk in disks if asked is None or disk.raised(asked) == asked]
+    if asked is None or not rule.at_least or len(short) == len(disks):
+        return [_udev_line(rule, disks)]
+    others = {attribute: value for attribute, value in rule.settings.items() if attribute != "read_ahead_kb"}
+    bound = {"read_ahead_kb": asked}
+    lines = [_udev_line(dataclasses.replace(rule, settings=others), disks)] if others else []
+    return lines + [_udev_line(dataclasses.replace(rule, path=disk.name, settings=bound), [disk]) for disk in short]
 
 
 def _udev_line(rule: Rule, disks: list[Disk]) -> str:
