@@ -26,7 +26,9 @@ options:
   expect:
     description:
       - The RV(ignore:expect) value that an earlier call in check mode returned.
-      - The call is refused when a value has moved since, so that exactly the plan that was shown is applied.
+      - The call is refused when it would change anything else, because a value has moved since or because the
+        parameters are others, so that exactly the plan that was shown is applied. Where nothing is left to change, the
+        call succeeds unchanged.
     type: str
 attributes:
   check_mode:

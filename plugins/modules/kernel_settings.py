@@ -129,7 +129,7 @@ actions:
   type: list
   elements: str
 expect:
-  description: Fingerprint of the values found, for O(expect) of a later call.
+  description: Fingerprint of the changes (keys, values found, new values), for O(expect) of a later call.
   returned: success
   type: str
 """

@@ -133,7 +133,9 @@ ansible_facts:
           description: SMBIOS texts, EFI, Secure Boot, IOMMU, and whose firmware menus the board has (C(menu_vendor)).
           type: dict
         kernel:
-          description: Release, command line, distribution, virtualization, container, systemd.
+          description:
+            - Release, command line, distribution, virtualization, container, systemd, this boot (C(boot_id)) and this
+              installation (C(machine_id), derived for us from the machine's own, which stays there).
           type: dict
           sample: {release: 6.12.48, virtualization: none, container: false, systemd: true}
         docker:

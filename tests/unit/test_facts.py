@@ -215,6 +215,16 @@ def test_kind_of_machine(files: dict, expected: tuple, tmp_path: Path) -> None:
     assert (found["virtualization"], found["hypervisor"], found["container"]) == expected
 
 
+def test_the_machine_is_known_again_without_telling_its_identity(tmp_path: Path) -> None:
+    assert facts(tmp_path, "kernel")["kernel"]["machine_id"] is None
+    put(tmp_path, {"etc/machine-id": "0123456789abcdef0123456789abcdef"})
+    one = facts(tmp_path, "kernel")["kernel"]["machine_id"]
+    put(tmp_path, {"etc/machine-id": "1123456789abcdef0123456789abcdef"})
+    other = facts(tmp_path, "kernel")["kernel"]["machine_id"]
+    assert len({one, other, "0123456789abcdef0123456789abcdef"}) == 3
+    assert len(one) == 32
+
+
 def test_distribution_and_modules(tmp_path: Path) -> None:
     put(
         tmp_path,

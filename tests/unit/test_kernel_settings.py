@@ -177,6 +177,26 @@ def test_expect_refuses_a_moved_state(kernel: FakeKernel) -> None:
     assert call(kernel, sysctl={"vm.swappiness": 10}, expect=plan["expect"])["changed"]
 
 
+def test_expect_refuses_other_parameters_than_those_of_the_plan(kernel: FakeKernel) -> None:
+    plan = call(kernel, check=True, sysctl={"vm.swappiness": 10}, persist=False)
+    with pytest.raises(RefusedError, match="sysctl:vm.swappiness is 60 and would become 11"):
+        call(kernel, sysctl={"vm.swappiness": 11}, persist=False, expect=plan["expect"])
+    assert kernel.text(SWAP) == "60"
+
+
+def test_expect_is_content_where_nothing_is_left_to_change(kernel: FakeKernel) -> None:
+    plan = call(kernel, check=True, sysctl={"vm.swappiness": 10})
+    call(kernel, sysctl={"vm.swappiness": 10}, expect=plan["expect"])
+    assert not call(kernel, sysctl={"vm.swappiness": 10}, expect=plan["expect"])["changed"]
+
+
+def test_expect_of_a_plan_without_changes_allows_none(kernel: FakeKernel) -> None:
+    plan = call(kernel, check=True, sysctl={"vm.swappiness": 60}, persist=False)
+    assert plan["changes"] == []
+    with pytest.raises(RefusedError, match="not what was planned"):
+        call(kernel, sysctl={"vm.swappiness": 10}, persist=False, expect=plan["expect"])
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

@@ -20,7 +20,7 @@ from ..errors import ApplyError, RefusedError
 from ..values import words
 from . import knobs
 from .actions import due
-from .change import Change, Draft, Place, Value
+from .change import Change, Draft, Place, Value, public_value
 from .ledger import LOCK, PATH
 from .machine import Machine
 from .transaction import apply, finish_actions
@@ -87,9 +87,15 @@ def owner_of(subject: Subject, params: Mapping[str, Any]) -> str:
 
 
 def fingerprint(changes: list[Change]) -> str:
-    """Hash of every key and the value it has now: what a saved plan expects to find again."""
-    befores = sorted((change.key, change.before) for change in changes)
-    text = json.dumps(befores, sort_keys=True, default=str)
+    """Hash of every key, the value it has now and the one it gets: what a saved plan expects to find again.
+
+    The new values are part of it, so that a plan is never applied with another inventory than it was made from.
+    """
+    steps = sorted(
+        ([change.key, change.before, change.after] for change in changes),
+        key=lambda step: json.dumps(step, sort_keys=True, default=str),
+    )
+    text = json.dumps(steps, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -112,10 +118,11 @@ def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Ma
     releases = _releases(owner_of(subject, params), draft, machine)
     changes = releases + draft.changes if draft.releases_first else draft.changes + releases
     expect = params.get("expect")
-    if expect and expect != fingerprint(changes):
+    # Where nothing is left to change, the plan has been applied already.
+    if expect and changes and expect != fingerprint(changes):
         raise RefusedError(
-            f"{subject.NAME}: the live state is not the one the plan was made from "
-            f"(expect {expect[:12]}, found {fingerprint(changes)[:12]}); make a new plan"
+            f"{subject.NAME}: this is not what was planned: {_steps(changes)}; nothing was changed by this call, "
+            f"make a new plan (expect {expect[:12]}, found {fingerprint(changes)[:12]})"
         )
     return draft, changes
 
@@ -210,6 +217,14 @@ def _content(value: Value) -> str:
 
 def _line(value: Value) -> str:
     return "(none)" if value is None else words(value)
+
+
+def _steps(changes: list[Change]) -> str:
+    shown = [
+        f"{change.key} is {_line(public_value(change.before))} and would become {_line(public_value(change.after))}"
+        for change in changes[:3]
+    ]
+    return ", ".join(shown) + (f", and {len(changes) - 3} more" if len(changes) > 3 else "")
 
 
 def _some(changes: list[Change]) -> str:

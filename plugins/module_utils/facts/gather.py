@@ -31,7 +31,8 @@ firmware     smbios; bios {vendor version date}; system {manufacturer product ve
              menu_vendor: asus|msi|gigabyte|asrock|...|""
 kernel       release architecture cmdline; os {id version_id codename name family}; modules [];
              virtualization: none|kvm|docker|lxc|...; hypervisor: the same below a container; container: bool;
-             systemd: bool; python_version; boot_id; root: bool (facts of a non-root call lack DIMMs and more)
+             systemd: bool; python_version; boot_id; machine_id (derived from the machine's own);
+             root: bool (facts of a non-root call lack DIMMs and more)
 docker       present active: bool; version; config; config_problem; cgroup_driver; runtimes []; default_runtime;
              cdi {enabled: bool, specs []}; nvidia_container_toolkit: version
 owners       [{name unit installed enabled active masked command writes []}], always the same names
