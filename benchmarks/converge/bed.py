@@ -11,23 +11,20 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import machine
+import nvidia_smi
+from fake_nvml import Machine as Gpus
+
 from . import tree
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "fake_nvml")]
-
-import machine  # noqa: E402 lies in scripts/
-import nvidia_smi  # noqa: E402 lies in tests/fake_nvml/
-from fake_nvml import Machine as Gpus  # noqa: E402 lies in tests/fake_nvml/
-
 WORK = ROOT / "build" / "bench" / "converge"
 LIBRARIES = "/usr/local/lib/fake-nvml"
 GPU_STATE = "/var/lib/fake-nvml"
@@ -41,7 +38,9 @@ _OPTIONS = (
 # Runs before systemd. Real settings are read-only here; what is laid over them is a plain file.
 _ENTRY = f"""set -e
 cp -a /source/. /bed/
-for path in {" ".join(tree.MOUNTS)}; do mount --bind "/bed$path" "$path"; done
+for path in {" ".join(tree.MOUNTS)}; do
+  if [ -e "$path" ]; then mount --bind "/bed$path" "$path"; fi
+done
 echo {LIBRARIES} >/etc/ld.so.conf.d/fake-nvml.conf
 ldconfig
 ln -s /dev/null /etc/systemd/system/irqbalance.service
@@ -142,11 +141,14 @@ class Bed(AbstractContextManager["Bed"]):
 
     def prove(self) -> None:
         """Raise unless writes inside stay inside: no mount of the real files, and none of them moves."""
-        for path in tree.MOUNTS:
-            # By the last mount there: what programs see.
-            kind = self.run("findmnt", "--noheadings", "--output", "FSTYPE", "--target", path).split()[-1]
-            if kind != "tmpfs":
-                raise BedError(f"{path} of the test host is {kind} and not a plain file: nothing is measured")
+        present = self.run("sh", "-c", f"ls -d {' '.join(tree.MOUNTS)} || true").split()
+        mounted = {}
+        for line in self.run("cat", "/proc/self/mountinfo").splitlines():
+            fields = line.split()
+            mounted[fields[4]] = (fields[fields.index("-") + 1], fields[3])  # the last one counts
+        for path in present:
+            if mounted.get(path) != ("tmpfs", path):
+                raise BedError(f"{path} of the test host is no plain file of ours: nothing is measured")
         before = machine.settings()
         for path, values in _GLOBAL:
             old, now = self.run("cat", path), Path(path).read_text(encoding="utf-8").strip()

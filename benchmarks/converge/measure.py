@@ -17,7 +17,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .bed import HERE, ROOT, WORK, Bed, BedError, engine, image, machine, smi, source
+import machine
+
+from .bed import HERE, ROOT, WORK, Bed, BedError, engine, image, smi, source
 
 SIDES = {
     "conventional": HERE / "conventional.yml",
@@ -63,6 +65,7 @@ class Run:
     parts: dict[str, list[float]] = field(default_factory=dict)
 
     def without(self, part: str) -> float:
+        """Seconds of the run, less those of one part."""
         return self.wall - self.parts.get(part, [0, 0.0])[1]
 
 
@@ -71,7 +74,7 @@ def rows() -> list[dict[str, Any]]:
     program, docker = smi(), engine()
     before = machine.settings()
     try:
-        collections = [sys.executable, ROOT / "scripts" / "other_collections.py", "ansible.posix"]
+        collections = [sys.executable, str(ROOT / "scripts" / "other_collections.py"), "ansible.posix"]
         subprocess.run(collections, check=True, capture_output=True)
         common = source(), image(), program
         with ExitStack() as stack:
@@ -129,7 +132,7 @@ def _run(side: str, bed: Bed, sockets: str) -> Run:
     environment = _environment(sockets) | {"BENCH_CALLS": str(calls)}
     hosts_file = inventory / "hosts.json"
     # The connection is open before the clock runs.
-    warm = ["ansible", "ws5090", "-i", hosts_file, "-m", "ansible.builtin.raw", "-a", "true"]
+    warm = ["ansible", "ws5090", "-i", str(hosts_file), "-m", "ansible.builtin.raw", "-a", "true"]
     opened = subprocess.run(warm, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if opened.returncode:
         raise BedError(f"{bed.name} cannot be reached: {opened.stdout.strip() or opened.stderr.strip()}")

@@ -14,10 +14,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from machines import Device, board, dimm, plug, write_dmi
+
 CPUS = 32
 GIB = 1 << 20  # in the KiB that /proc/meminfo counts in
 
-# What is laid over, in this order. Everything else in /proc and /sys stays what the engine makes of it: read-only.
+# What is laid over, in this order, as far as the machine below has it. All else in /proc and /sys stays what the
+# engine makes of it: read-only.
 MOUNTS = (
     "/proc/sys",
     "/proc/irq",
@@ -25,6 +28,10 @@ MOUNTS = (
     "/proc/cpuinfo",
     "/proc/meminfo",
     "/proc/driver",
+    "/sys/firmware",
+    "/sys/class/dmi",
+    "/sys/devices/pci0000:00",
+    "/sys/devices/system/clocksource",
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
     "/sys/kernel/irq",
@@ -80,14 +87,18 @@ _SYSCTL_DEFAULTS = {
     "vm.dirty_background_ratio": "10",
 }
 
-# Vendor, device, class, driver, interrupts by PCI address.
-_PCI = {
-    "0000:01:00.0": ("0x10de", "0x2b85", "0x030000", "nvidia", [140]),
-    "0000:02:00.0": ("0x10de", "0x2b85", "0x030000", "nvidia", [141]),
-    "0000:03:00.0": ("0x1022", "0x43fd", "0x0c0330", "xhci_hcd", [35]),
-    "0000:04:00.0": ("0x144d", "0xa80c", "0x010802", "nvme", [number for number, _chip, _name in _NVME]),
-    NIC: ("0x8086", "0x1563", "0x020000", "ixgbe", [number for number, _chip, _name in _NICS]),
-}
+_DEVICES = (
+    Device("0000:01:00.0", irqs=[140], port_address="0000:00:01.1"),
+    Device("0000:02:00.0", irqs=[141], port_address="0000:00:01.2"),
+    *(
+        Device(address, vendor, device, code, driver, port_address=port, bars=(), resizable=0, irqs=irqs)
+        for address, vendor, device, code, driver, port, irqs in (
+            ("0000:03:00.0", "0x1022", "0x43fd", "0x0c0330", "xhci_hcd", "0000:00:02.1", [35]),
+            ("0000:04:00.0", "0x144d", "0xa80c", "0x010802", "nvme", "0000:00:02.2", [row[0] for row in _NVME]),
+            (NIC, "0x8086", "0x1563", "0x020000", "ixgbe", "0000:00:02.3", [row[0] for row in _NICS]),
+        )
+    ),
+)
 
 
 def build(folder: Path) -> None:
@@ -99,6 +110,9 @@ def build(folder: Path) -> None:
         link = folder / path[1:]
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
+    for device in _DEVICES:
+        plug(folder, device)
+    write_dmi(folder, board(), *(dimm(f"DIMM_{slot}", 32, 6000, 6000) for slot in ("A1", "A2", "B1", "B2")))
     manifest = {
         "choices": {path: text.replace("[", "").replace("]", "").split() for path, text in CHOICES.items()},
         "interrupts": [number for number, _chip, _name in INTERRUPTS],
@@ -242,29 +256,16 @@ def _interrupts() -> Iterator[tuple[str, str]]:
 
 
 def _devices() -> Iterator[tuple[str, str]]:
-    for address, (vendor, device, kind, driver, irqs) in _PCI.items():
-        folder = f"/sys/bus/pci/devices/{address}"
-        for name, text in {
-            "vendor": vendor,
-            "device": device,
-            "class": kind,
-            "subsystem_vendor": vendor,
-            "subsystem_device": device,
-            "irq": str(irqs[0]),
-            "numa_node": "0",
-            "local_cpulist": f"0-{CPUS - 1}",
-            "enable": "1",
-        }.items():
-            yield f"{folder}/{name}", text
-        for irq in irqs:
-            yield f"{folder}/msi_irqs/{irq}", "msix"
-        yield f"/sys/bus/pci/drivers/{driver}/.keep", ""
+    for driver in sorted({device.driver for device in _DEVICES}):
         yield f"/sys/module/{driver}/refcnt", "1"
     yield "/sys/module/nvidia/version", "580.95.05"
     version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build"
     yield "/proc/driver/nvidia/version", version
     for address in ("0000:01:00.0", "0000:02:00.0"):
         yield f"/proc/driver/nvidia/gpus/{address}/information", "Model: \t\t NVIDIA GeForce RTX 5090"
+    yield "/sys/class/dmi/id/sys_vendor", "ASUSTeK COMPUTER INC."
+    yield "/sys/devices/system/clocksource/clocksource0/available_clocksource", "tsc hpet acpi_pm"
+    yield "/sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc"
     disk = "/sys/block/nvme0n1"
     for name, text in {"dev": "259:0", "size": "7814037168", "ro": "0", "removable": "0"}.items():
         yield f"{disk}/{name}", text
@@ -275,5 +276,3 @@ def _devices() -> Iterator[tuple[str, str]]:
 def _links() -> Iterator[tuple[str, str]]:
     for cpu in range(CPUS):
         yield f"{CPU}/cpu{cpu}/cpufreq", f"../cpufreq/policy{cpu}"
-    for address, (_vendor, _device, _kind, driver, _irqs) in _PCI.items():
-        yield f"/sys/bus/pci/devices/{address}/driver", f"../../drivers/{driver}"
