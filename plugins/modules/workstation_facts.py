@@ -35,6 +35,7 @@ options:
       - firmware
       - kernel
       - docker
+      - systemd
       - owners
   pynvml:
     description: Set by the action plugin. The controller's C(nvidia-ml-py), so that nothing is installed on targets.
@@ -135,12 +136,17 @@ ansible_facts:
         kernel:
           description:
             - Release, command line, distribution, virtualization, container, systemd, this boot (C(boot_id)) and this
-              installation (C(machine_id), derived for us from the machine's own, which stays there).
+              installation (C(machine_id), derived for us from the machine's own, which stays there). C(loadable) has the
+              modules that settings need and this kernel has.
           type: dict
           sample: {release: 6.12.48, virtualization: none, container: false, systemd: true}
         docker:
           description: Whether Docker is there, its version, cgroup driver, runtimes and CDI, read from files.
           type: dict
+        systemd:
+          description: Version of systemd, active services, and the units that bring swap with their devices.
+          type: dict
+          sample: {version: 255, services: [ssh.service], swap_units: [{unit: swapfile.swap, device: /swapfile}]}
         owners:
           description:
             - Writers of the same settings, whether installed, enabled, active, masked, their packaged command,

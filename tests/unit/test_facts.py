@@ -279,6 +279,38 @@ def test_owners_from_unit_files_links_and_control_groups(tmp_path: Path) -> None
     assert owner(tmp_path, "irqbalance")["writes"] == ["irq_affinity"]
 
 
+def test_systemd_from_files(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.9.so": "",
+            "run/systemd/generator/dev-disk-by\\x2duuid-1.swap": "[Swap]\nWhat=/dev/disk/by-uuid/1\nPriority=5",
+            "run/systemd/generator.late/swapfile.swap": "[Swap]\nWhat=/swapfile",
+            "etc/systemd/system/.keep": "",
+            "dev/sda2": "",
+            "dev/disk/by-uuid/.keep": "",
+            "run/systemd/units/.keep": "",
+            "proc/sys/kernel/osrelease": "6.12.1",
+            "lib/modules/6.12.1/modules.dep": "kernel/net/ipv4/tcp_bbr.ko.zst: kernel/x.ko",
+            "lib/modules/6.12.1/modules.builtin": "kernel/drivers/block/zram/zram.ko",
+        },
+    )
+    os.symlink("../../sda2", tmp_path / "dev/disk/by-uuid/1")
+    os.symlink("/dev/null", tmp_path / "etc/systemd/system/swapfile.swap")
+    for unit in ("cups.service", "tmp.mount"):
+        os.symlink("0123456789abcdef", tmp_path / f"run/systemd/units/invocation:{unit}")
+    found = facts(tmp_path, "systemd", "kernel")
+    assert found["systemd"] == {
+        "version": 257,
+        "services": ["cups.service"],
+        "swap_units": [
+            {"unit": "dev-disk-by\\x2duuid-1.swap", "device": "/dev/sda2"},
+            {"unit": "swapfile.swap", "device": "/swapfile"},
+        ],
+    }
+    assert found["kernel"]["loadable"] == ["zram", "tcp_bbr"]
+
+
 def test_docker_from_files(tmp_path: Path) -> None:
     put(
         tmp_path,

@@ -30,11 +30,13 @@ firmware     smbios; bios {vendor version date}; system {manufacturer product ve
              memory_error_correction; efi: bool; secure_boot: bool; iommu {units [], groups: int, types []};
              menu_vendor: asus|msi|gigabyte|asrock|...|""
 kernel       release architecture cmdline; os {id version_id codename name family}; modules [];
+             loadable []: of the modules that settings need, those that are loaded, compiled in or on disk;
              virtualization: none|kvm|docker|lxc|...; hypervisor: the same below a container; container: bool;
              systemd: bool; python_version; boot_id; machine_id (derived from the machine's own);
              root: bool (facts of a non-root call lack DIMMs and more)
 docker       present active: bool; version; config; config_problem; cgroup_driver; runtimes []; default_runtime;
              cdi {enabled: bool, specs []}; nvidia_container_toolkit: version
+systemd      version: int; services [active unit]; swap_units [{unit, device: as /proc/swaps names it}]
 owners       [{name unit installed enabled active masked command writes []}], always the same names
 """
 
@@ -46,7 +48,7 @@ from typing import Any, Callable
 
 from ..doors.host import Host
 from ..errors import InputError
-from . import cpu, gpus, interrupts, memory, owners, pci, smbios, storage, system
+from . import cpu, gpus, interrupts, memory, owners, pci, smbios, storage, system, systemd
 from .reading import Facts
 
 OpenDriver = Callable[[], Any]
@@ -81,6 +83,7 @@ _SECTIONS: dict[str, Callable[[Sources], Facts]] = {
     "firmware": lambda sources: {"firmware": system.firmware(sources.host, sources.dmi)},
     "kernel": lambda sources: {"kernel": system.kernel(sources.host)},
     "docker": lambda sources: {"docker": system.docker(sources.host)},
+    "systemd": lambda sources: {"systemd": systemd.gather(sources.host)},
     "owners": lambda sources: {"owners": owners.gather(sources.host)},
 }
 SECTIONS = tuple(_SECTIONS)

@@ -28,13 +28,14 @@ _KNOWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "systemd_oomd": (("systemd-oomd.service",), ("oom",)),
     "earlyoom": (("earlyoom.service",), ("oom",)),
     "zramswap": (("zramswap.service", "systemd-zram-setup@zram0.service"), ("swap",)),
+    "our_zram": (("ai-workstation-zram.service",), ("swap",)),
     "nvidia_persistenced": (("nvidia-persistenced.service",), ("gpu_persistence",)),
     "nvidia_powerd": (("nvidia-powerd.service",), ("gpu_power_limit",)),
     "docker": (("docker.service",), ("containers",)),
 }
 _ETC, _RUN = "/etc/systemd/system", "/run/systemd/system"
-_FOLDERS = (_ETC, _RUN, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-_GENERATED = ("/run/systemd/generator", "/run/systemd/generator.late")
+FOLDERS = (_ETC, _RUN, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+GENERATED = ("/run/systemd/generator", "/run/systemd/generator.late")
 _GROUPS = ("/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/unified/system.slice", "/sys/fs/cgroup/systemd/system.slice")
 
 
@@ -55,22 +56,23 @@ def gather(host: Host) -> list[Facts]:
 
 def unit_active(host: Host, unit: str) -> bool:
     """Whether one service is active, by the same files."""
-    return unit in _active(host)
+    return unit in active_units(host)
 
 
 def _look(host: Host) -> _Units:
     installed: set[str] = set()
     enabled: set[str] = set()
-    for folder in (*_FOLDERS, *_GENERATED):
+    for folder in (*FOLDERS, *GENERATED):
         for name in host.names(folder):
             if name.endswith((".wants", ".requires")):
                 enabled.update(host.names(f"{folder}/{name}"))
             else:
                 installed.add(name)
-    return _Units(frozenset(installed), frozenset(enabled), _active(host))
+    return _Units(frozenset(installed), frozenset(enabled), active_units(host))
 
 
-def _active(host: Host) -> frozenset[str]:
+def active_units(host: Host) -> frozenset[str]:
+    """Names of what is active, services above all."""
     invoked = (name.partition(":")[2] for name in host.names("/run/systemd/units") if name.startswith("invocation:"))
     grouped = (name for folder in _GROUPS for name in host.names(folder))
     return frozenset((*invoked, *grouped))
@@ -94,7 +96,7 @@ def _owner(host: Host, name: str, candidates: tuple[str, ...], writes: tuple[str
 
 def _command(host: Host, unit: str) -> str | None:
     """ExecStart of the packaged unit, without drop-ins: what a drop-in of ours starts from."""
-    for folder in _FOLDERS:
+    for folder in FOLDERS:
         for line in (host.text(f"{folder}/{unit}") or "").splitlines():
             if line.startswith("ExecStart=") and len(line) > len("ExecStart="):
                 return line.partition("=")[2].strip()
@@ -108,4 +110,4 @@ def _template(unit: str) -> str:
 
 def _only_masked(host: Host, unit: str, masked: bool) -> bool:
     """A mask stands for a unit that need not be installed."""
-    return masked and not any(host.exists(f"{folder}/{unit}") for folder in (*_FOLDERS[2:], *_GENERATED))
+    return masked and not any(host.exists(f"{folder}/{unit}") for folder in (*FOLDERS[2:], *GENERATED))

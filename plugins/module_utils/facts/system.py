@@ -36,6 +36,8 @@ _MODULES = (
     "overlay",
     "br_netfilter",
 )
+# What settings of ours need and a kernel may lack.
+_NEEDED = ("zram", "tcp_bbr", "sch_fq")
 _VENDOR_WORDS = (
     ("asustek", "asus"),
     ("asus", "asus"),
@@ -87,6 +89,7 @@ def kernel(host: Host) -> Facts:
         "cmdline": host.text("/proc/cmdline"),
         "os": _os(host),
         "modules": [name for name in _MODULES if host.exists(f"/sys/module/{name}")],
+        "loadable": _loadable(host),
         "virtualization": container or hypervisor or "none",
         "hypervisor": hypervisor,
         "container": bool(container),
@@ -102,6 +105,12 @@ def _machine_id(host: Host) -> str | None:
     """Which installation this is, derived from /etc/machine-id. That one must not leave the machine: machine-id(5)."""
     secret = host.text("/etc/machine-id")
     return hmac.new(secret.encode(), b"ai_infra.workstation", hashlib.sha256).hexdigest()[:32] if secret else None
+
+
+def _loadable(host: Host) -> list[str]:
+    folder = f"/lib/modules/{host.text('/proc/sys/kernel/osrelease')}"
+    lists = (host.raw(f"{folder}/modules.builtin") or b"") + (host.raw(f"{folder}/modules.dep") or b"")
+    return [name for name in _NEEDED if f"/{name}.ko".encode() in lists or host.exists(f"/sys/module/{name}")]
 
 
 def _os(host: Host) -> Facts:
