@@ -51,6 +51,10 @@ options:
         type: list
         elements: str
         default: []
+      reboot:
+        description: Whether the file acts only from the next boot on. The result then asks for a reboot.
+        type: bool
+        default: false
   units:
     description:
       - Units whose files are among O(files). Each is started after its file is there, and stopped before its file goes.
@@ -185,6 +189,7 @@ def main() -> None:
                     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
                     "actions": {"type": "list", "elements": "str", "choices": list(ACTIONS), "default": []},
                     "restart": {"type": "list", "elements": "str", "default": []},
+                    "reboot": {"type": "bool", "default": False},
                 },
             },
             "units": {

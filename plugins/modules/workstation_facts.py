@@ -136,8 +136,8 @@ ansible_facts:
         kernel:
           description:
             - Release, command line, distribution, virtualization, container, systemd, this boot (C(boot_id)) and this
-              installation (C(machine_id), derived for us from the machine's own, which stays there). C(loadable) has the
-              modules that settings need and this kernel has.
+              installation (C(machine_id), derived for us from the machine's own, which stays there). C(loadable) has
+              the modules that settings need and this kernel has.
           type: dict
           sample: {release: 6.12.48, virtualization: none, container: false, systemd: true}
         docker:

@@ -291,6 +291,7 @@ def test_systemd_from_files(tmp_path: Path) -> None:
             "dev/disk/by-uuid/.keep": "",
             "run/systemd/units/.keep": "",
             "proc/sys/kernel/osrelease": "6.12.1",
+            "sys/fs/cgroup/cgroup.controllers": "cpuset cpu",
             "lib/modules/6.12.1/modules.dep": "kernel/net/ipv4/tcp_bbr.ko.zst: kernel/x.ko",
             "lib/modules/6.12.1/modules.builtin": "kernel/drivers/block/zram/zram.ko",
         },
@@ -302,6 +303,7 @@ def test_systemd_from_files(tmp_path: Path) -> None:
     found = facts(tmp_path, "systemd", "kernel")
     assert found["systemd"] == {
         "version": 257,
+        "cgroup": 2,
         "services": ["cups.service"],
         "swap_units": [
             {"unit": "dev-disk-by\\x2duuid-1.swap", "device": "/dev/sda2"},

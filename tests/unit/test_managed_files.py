@@ -191,3 +191,8 @@ def test_a_unit_of_ours_that_does_not_start_takes_its_file_back(tmp_path: Path) 
 def test_a_restart_names_a_unit(kernel: FakeKernel) -> None:
     with pytest.raises(InputError, match="restart: 'x; reboot' is not a unit name"):
         call(kernel, entry(restart=["x; reboot"]))
+
+
+def test_a_file_for_the_next_boot_asks_for_one(kernel: FakeKernel) -> None:
+    assert call(kernel, entry(reboot=True))["reboot_required"]
+    assert not call(kernel, entry(reboot=True))["reboot_required"]

@@ -36,7 +36,7 @@ kernel       release architecture cmdline; os {id version_id codename name famil
              root: bool (facts of a non-root call lack DIMMs and more)
 docker       present active: bool; version; config; config_problem; cgroup_driver; runtimes []; default_runtime;
              cdi {enabled: bool, specs []}; nvidia_container_toolkit: version
-systemd      version: int; services [active unit]; swap_units [{unit, device: as /proc/swaps names it}]
+systemd      version cgroup: int; services [active unit]; swap_units [{unit, device: as /proc/swaps names it}]
 owners       [{name unit installed enabled active masked command writes []}], always the same names
 """
 

@@ -35,6 +35,7 @@ class Wanted:
     content: str | None
     mode: int
     actions: tuple[str, ...]
+    reboot: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def _parse_file(item: Mapping[str, Any]) -> Wanted:
     elif not content.endswith("\n"):
         content += "\n"
     restarts = [restart(unit_state.unit_name(f"files {path}: restart", unit)) for unit in item.get("restart") or ()]
-    return Wanted(path, content, int(mode, 8), (*(item.get("actions") or ()), *restarts))
+    actions = (*(item.get("actions") or ()), *restarts)
+    return Wanted(path, content, int(mode, 8), actions, bool(item.get("reboot")))
 
 
 def look(machine: Machine, desired: Desired) -> Snapshot:
@@ -91,7 +93,8 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     draft = Draft(optional=frozenset(f"file:{path}" for path in desired.optional))
     for wanted in desired.files:
         content = None if wanted.content is None else HEADER + wanted.content
-        want_file(draft, snapshot.files[wanted.path], content, wanted.mode, actions=wanted.actions)
+        more = {"actions": wanted.actions, "reboot_required": wanted.reboot}
+        want_file(draft, snapshot.files[wanted.path], content, wanted.mode, **more)
     if desired.units.units:
         _before_units(draft)
         units = unit_state.decide(desired.units, snapshot.units)
