@@ -100,12 +100,13 @@ def fit(board: Board, rest: Rest) -> Fit | None:
         packing = pack(machine.cells, _demands(board, rest, {}), space)
         hand = deal(machine.gpus, calls, board.used) if packing else None
         return Fit(packing, hand) if packing and hand is not None else None
-    tried: dict[tuple[tuple[int, ...], ...], Packing | None] = {}
+    tried: dict[tuple[tuple[str, tuple[int, ...]], ...], Packing | None] = {}
     accepted: list[Packing] = []
 
     def agree(hand: Hand) -> bool:
-        nodes = {call.name: near(machine, hand[call.name]) for call in calls if call.near}
-        key = tuple(nodes[name] for name in sorted(nodes))
+        # A service that has no GPU yet may be near any that it accepts.
+        nodes = {call.name: near(machine, hand[call.name]) for call in calls if call.near and call.name in hand}
+        key = tuple(sorted(nodes.items()))
         if key not in tried:
             tried[key] = pack(machine.cells, _demands(board, rest, nodes), space)
         packing = tried[key]
@@ -122,7 +123,7 @@ def _coupled(wish: Wish, rest: Rest) -> bool:
 
 def near(machine: Machine, uuids: Sequence[str]) -> tuple[int, ...]:
     """The nodes near these GPUs."""
-    return tuple(sorted({node for gpu in machine.gpus if gpu.uuid in uuids for node in machine.near(gpu)}))
+    return tuple(sorted({node for uuid in uuids for node in machine.near[uuid]}))
 
 
 def nodes_for(board: Board, wish: Wish) -> tuple[int, ...]:
@@ -137,22 +138,19 @@ def nodes_for(board: Board, wish: Wish) -> tuple[int, ...]:
 
 def regions(board: Board, wish: Wish, nodes: Sequence[int] | None = None) -> tuple[Region, ...]:
     """The regions one of which has to hold the CPUs of a service."""
-    cells = board.machine.cells
+    machine = board.machine
     if wish.locality == "same_l3":
-        return tuple(
-            tuple(index for index, cell in enumerate(cells) if cell.domain == domain.number)
-            for domain in board.machine.domains
-        )
+        return tuple(machine.cells_of_domain.values())
     if wish.locality == "any":
-        return (tuple(range(len(cells))),)
+        return (tuple(range(len(machine.cells))),)
     allowed = nodes_for(board, wish) if nodes is None else nodes
-    return tuple(tuple(index for index, cell in enumerate(cells) if cell.node == node) for node in allowed)
+    return tuple(machine.cells_of_node[node] for node in allowed)
 
 
 def _demands(board: Board, rest: Rest, nodes: Mapping[str, tuple[int, ...]]) -> list[Demand]:
     machine = board.machine
-    wide = any(len({cell.node for cell in machine.cells if cell.domain == d.number}) > 1 for d in machine.domains)
-    levels = {"same_l3": 1 if wide else 0, "same_node": 0 if wide else 1, "gpu_node": 0 if wide else 1, "any": 2}
+    node, l3 = (0, 1) if machine.nodes_in_domains else (1, 0)
+    levels = {"same_l3": l3, "same_node": node, "gpu_node": node, "any": 2}
     demands = [
         Demand(
             wish.name,

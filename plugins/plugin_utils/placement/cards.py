@@ -30,7 +30,11 @@ class Call:
 def deal(
     gpus: Sequence[Gpu], calls: Sequence[Call], used: Mapping[str, int], agree: Callable[[Hand], bool] | None = None
 ) -> Hand | None:
-    """GPUs for all calls, or None. `used`: bytes already taken by UUID; `agree` may turn a complete hand down."""
+    """GPUs for all calls, or None.
+
+    `used`: bytes already taken by UUID. `agree` may turn a hand down, also one that is not complete: then none that
+    begins like it is good.
+    """
     return _Deal(gpus, calls, used, agree).run()
 
 
@@ -63,8 +67,10 @@ class _Deal:
         return self.hand if self._walk(0) else None
 
     def _walk(self, index: int) -> bool:
+        if self.agree and (index == 0 or self.calls[index - 1].near) and not self.agree(self.hand):
+            return False
         if index == len(self.calls):
-            return self.agree is None or self.agree(self.hand)
+            return True
         self.steps += 1
         if self.steps > STEPS:
             raise RefusedError("services: too many to decide whether all GPU wishes can be met; name GPUs by uuid")

@@ -177,7 +177,7 @@ class Chooser:
             if left.get(core.cell, 0) > 0:
                 left[core.cell] -= 1
                 chosen.append(core)
-        return next(_enough(wish, chosen)) if not wish.exclusive else chosen
+        return first(chosen, wish.worth, wish.cpus)
 
     # -- housekeeping ----------------------------------------------------------------------------------
 
@@ -199,24 +199,31 @@ class Chooser:
                 core.number,
             )
 
-        chosen: list[Core] = []
-        for core in sorted((core for core in self.machine.cores if core.number not in self.board.owner), key=key):
-            if sum(len(one.cpus) for one in chosen) < threads:
-                chosen.append(core)
-        return chosen
+        open_cores = [core for core in self.machine.cores if core.number not in self.board.owner]
+        return first(sorted(open_cores, key=key), lambda core: len(core.cpus), threads)
 
 
 def _enough(wish: Wish, cores: Sequence[Core]) -> Iterator[list[Core]]:
     """The first cores that are worth what the service wants, if there are."""
+    chosen = first(cores, wish.worth, wish.cpus)
+    if sum(wish.worth(core) for core in chosen) >= wish.cpus:
+        yield chosen
+
+
+def first(cores: Sequence[Core], worth: Callable[[Core], int], amount: int) -> list[Core]:
+    """The first cores that are worth the amount together, without those that turn out not to be needed."""
     chosen: list[Core] = []
-    worth = 0
+    total = 0
     for core in cores:
-        if worth >= wish.cpus:
+        if total >= amount:
             break
         chosen.append(core)
-        worth += wish.worth(core)
-    if worth >= wish.cpus:
-        yield chosen
+        total += worth(core)
+    for core in reversed(chosen):
+        if total - worth(core) >= amount:
+            chosen.remove(core)
+            total -= worth(core)
+    return chosen
 
 
 def memory_left(board: Board, memory: Mapping[str, int], node: int, besides: str) -> int:

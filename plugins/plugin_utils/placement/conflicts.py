@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from ...module_utils.values import print_size
 from .board import HOUSEKEEPING, Board, Rest, fit
 from .machine import Machine
 from .wishes import Wish
 
 MIB = 1 << 20
+MANY = 6  # more than these are only in the data, not in the message
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,17 @@ def conflict(
     resource: str, wishes: Sequence[str], message: str, remedies: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """One entry of the result."""
-    ways = " or ".join(f"{one['wish']}: {_value(one['value'])}" for one in remedies)
+    ways = " or ".join(f"{one['wish']}: {_value(one)}" for one in remedies[:MANY])
+    ways += f" or one of {len(remedies) - MANY} more" if len(remedies) > MANY else ""
     text = f"{message}; any of these is enough: {ways}" if ways else f"{message}; leave one of them out"
     return {"resource": resource, "wishes": list(wishes), "message": text, "remedies": list(remedies)}
 
 
-def _value(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+def _value(remedy: Mapping[str, Any]) -> str:
+    value = remedy["value"]
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return print_size(value) if str(remedy["wish"]).endswith("_bytes") else str(value)
 
 
 def _remedies(request: Request, parts: Sequence[Part], part: Part) -> Iterator[dict[str, Any]]:
@@ -194,9 +200,11 @@ def largest(top: int, works: Callable[[int], bool]) -> int:
 
 
 def _what(request: Request, parts: Sequence[Part]) -> str:
+    if len(parts) == 1:
+        return f"{_words(request, parts[0])}: that does not fit"
+    if len(parts) > MANY:
+        return f"{len(parts)} wishes ({', '.join(str(part) for part in parts)}): they do not fit together"
     words = [_words(request, part) for part in parts]
-    if len(words) == 1:
-        return f"{words[0]}: that does not fit"
     return f"{', '.join(words[:-1])} and {words[-1]}: they do not fit together"
 
 
@@ -214,16 +222,14 @@ def gpu_words(wish: Wish) -> str:
     gpu = wish.gpu
     if gpu is None:
         return "no GPU"
-    size = (
-        "whole"
-        if gpu.whole
-        else f"{gpu.share:g} of"
-        if gpu.share is not None
-        else f"{(gpu.vram_bytes or 0) // MIB} MiB of"
-    )
+    many = f"{gpu.count} " if gpu.count > 1 else "a "
+    cards = f"{many}{'whole ' if gpu.whole else ''}GPU{'s' if gpu.count > 1 else ''}"
+    part = f"{gpu.share:g} of " if gpu.share is not None else ""
+    part += f"{'and at least ' if part else ''}{print_size(gpu.vram_bytes)} of " if gpu.vram_bytes is not None else ""
+    part += "each of " if part and gpu.count > 1 else ""
     which = f" named {gpu.name}" if gpu.name else ""
     which += f" among {', '.join(gpu.uuids)}" if gpu.uuids else ""
-    return f"{size} {gpu.count} GPU{'s' if gpu.count > 1 else ''}{which}"
+    return f"{part}{cards}{which}"
 
 
 def _limit(request: Request, parts: Sequence[Part]) -> str:

@@ -127,11 +127,33 @@ class Machine:
         told = self.node_of[one].distances.get(other) if one in self.node_of else None
         return told if told is not None else 10 if one == other else 255
 
-    def near(self, gpu: Gpu) -> tuple[int, ...]:
-        """The nodes whose CPUs are near the GPU: its own, or the nearest with CPUs; all where it has none."""
-        if gpu.node is None:
-            return self.cpu_nodes
-        return (min(self.cpu_nodes, key=lambda node: (self.distance(gpu.node or 0, node), node)),)
+    @cached_property
+    def near(self) -> dict[str, tuple[int, ...]]:
+        """UUID -> nodes whose CPUs are near the GPU: its own, or the nearest with CPUs; all where it has none."""
+        return {gpu.uuid: self.cpu_nodes if gpu.node is None else self._nearest(gpu.node) for gpu in self.gpus}
+
+    def _nearest(self, home: int) -> tuple[int, ...]:
+        return (min(self.cpu_nodes, key=lambda node: (self.distance(home, node), node)),)
+
+    @cached_property
+    def cells_of_domain(self) -> dict[int, tuple[int, ...]]:
+        """The cells of each L3 domain."""
+        return {
+            domain.number: tuple(index for index, cell in enumerate(self.cells) if cell.domain == domain.number)
+            for domain in self.domains
+        }
+
+    @cached_property
+    def cells_of_node(self) -> dict[int, tuple[int, ...]]:
+        """The cells of each node that has CPUs."""
+        return {
+            node: tuple(index for index, cell in enumerate(self.cells) if cell.node == node) for node in self.cpu_nodes
+        }
+
+    @cached_property
+    def nodes_in_domains(self) -> bool:
+        """Whether an L3 domain spans nodes (sub-NUMA clustering); else every domain is in one node."""
+        return any(len({self.cells[cell].node for cell in cells}) > 1 for cells in self.cells_of_domain.values())
 
 
 def read(facts: Mapping[str, Any], smt: str | None) -> Machine:
