@@ -49,9 +49,13 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self._reports: dict[str, HostReport] = {}
+        # What tasks in check mode foretold in a run that is not a preview as a whole.
+        self._foretold: dict[str, HostReport] = {}
 
     def _report(self, result: Any) -> HostReport:
-        return self._reports.setdefault(_part(result, "host").get_name(), HostReport())
+        check = _part(result, "task").check_mode and not context.CLIARGS.get("check")
+        reports = self._foretold if check else self._reports
+        return reports.setdefault(_part(result, "host").get_name(), HostReport())
 
     def v2_runner_on_ok(self, result: Any) -> None:
         data = _part(result, "result")
@@ -69,16 +73,19 @@ class CallbackModule(CallbackBase):
         self._report(result).errors.append(f"cannot be reached: {_part(result, 'result').get('msg', '')}")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        check = bool(context.CLIARGS.get("check"))
-        for host, report in sorted(self._reports.items()):
+        # A machine of which there is nothing but predictions was previewed, or was refused before its first change.
+        previews = {host: report for host, report in self._foretold.items() if host not in self._reports}
+        reports = dict(sorted({**self._reports, **previews}.items()))
+        for host, report in reports.items():
+            check = host in previews or bool(context.CLIARGS.get("check"))
             if not stats.failures.get(host) and not stats.dark.get(host):
                 report.errors.clear()  # a rescue took care of them
             for line in render(host, report, check):
                 self._display.display(line)
         path = self.get_option("report")
-        if path and self._reports:
-            reports = {host: asdict(report) for host, report in sorted(self._reports.items())}
-            Path(path).write_text(json.dumps(reports, indent=1, default=str) + "\n", encoding="utf-8")
+        if path and reports:
+            rows = {host: asdict(report) for host, report in reports.items()}
+            Path(path).write_text(json.dumps(rows, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def _part(result: Any, name: str) -> Any:
