@@ -92,7 +92,9 @@ def _check(flag: Flag, context: Context) -> Iterator[Finding]:
             return
     if record and flag.value is not None:
         fitting = (rule for rule in record.values if rule.fits(flag.value))
-        yield from (context.judged_value(flag.line, record, rule, f"{flag.name} {flag.value}") for rule in fitting)
+        first = next(fitting, None)
+        if first:
+            yield context.judged_value(flag.line, record, first, f"{flag.name} {flag.value}")
 
 
 def _shown(flag: Flag, context: Context) -> str:
