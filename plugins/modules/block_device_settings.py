@@ -139,41 +139,13 @@ expect:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import block_device_settings
-from ..module_utils.subjects.mount_options import OPTIONS
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **COMMON,
-            "devices": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "device": {"type": "str"},
-                    "path": {"type": "path"},
-                    "rotational": {"type": "bool"},
-                    "scheduler": {"type": "str"},
-                    "read_ahead_kb": {"type": "int"},
-                    "at_least": {"type": "bool", "default": False},
-                },
-            },
-            "mounts": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "options": {"type": "list", "elements": "str", "choices": list(OPTIONS), "required": True},
-                },
-            },
-            "persist": {"type": "bool", "default": True},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**COMMON, **SPECS["block_device_settings"]}, supports_check_mode=True)
     run(module, block_device_settings)
 
 

@@ -162,7 +162,7 @@ actions:
   type: list
   elements: str
 expect:
-  description: Fingerprint of the values found, for O(expect) of a later call.
+  description: Fingerprint of the changes (keys, values found, new values), for O(expect) of a later call.
   returned: success
   type: str
 planned_online_cpus:
@@ -176,27 +176,13 @@ planned_online_cpus:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import cpu_governor
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **COMMON,
-            "governor": {"type": "str"},
-            "epp": {"type": "str"},
-            "boost": {"type": "bool"},
-            "min_mhz": {"type": "str"},
-            "max_mhz": {"type": "str"},
-            "policies": {"type": "raw", "default": "all"},
-            "idle_latency_us": {"type": "int"},
-            "idle_mechanism": {"type": "str", "choices": ["pm_qos", "disable"], "default": "pm_qos"},
-            "accept_polling": {"type": "bool", "default": False},
-            "smt": {"type": "str", "choices": ["on", "off", "forceoff"]},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**COMMON, **SPECS["cpu_governor"]}, supports_check_mode=True)
     run(module, cpu_governor)
 
 

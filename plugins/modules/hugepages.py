@@ -238,40 +238,13 @@ expect:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import hugepages
-
-_POOL = {
-    "size": {"type": "str", "required": True},
-    "count": {"type": "int", "required": True},
-    "node": {"type": "int"},
-}
-_MOUNT = {
-    "path": {"type": "str", "required": True},
-    "page_size": {"type": "str"},
-    "owner": {"type": "str", "default": "0"},
-    "group": {"type": "str", "default": "0"},
-    "mode": {"type": "str", "default": "0755"},
-    "size": {"type": "str"},
-}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **COMMON,
-            "pools": {"type": "list", "elements": "dict", "default": [], "options": _POOL},
-            "partial": {"type": "str", "choices": ["refuse", "allow"], "default": "refuse"},
-            "reserve": {"type": "str", "default": "10%"},
-            "mounts": {"type": "list", "elements": "dict", "default": [], "options": _MOUNT},
-            "thp_enabled": {"type": "str", "choices": ["always", "madvise", "never"]},
-            "thp_defrag": {"type": "str", "choices": ["always", "defer", "defer+madvise", "madvise", "never"]},
-            "thp_shmem": {"type": "str", "choices": ["always", "within_size", "advise", "never", "deny", "force"]},
-            "shm_group": {"type": "str"},
-            "persist": {"type": "bool", "default": True},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**COMMON, **SPECS["hugepages"]}, supports_check_mode=True)
     run(module, hugepages)
 
 

@@ -207,38 +207,13 @@ expect:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import irq_affinity
-
-_RULE = {
-    "pci": {"type": "str"},
-    "driver": {"type": "str"},
-    "interface": {"type": "str"},
-    "name": {"type": "str"},
-    "cpus": {"type": "str"},
-    "node_local": {"type": "bool", "default": False},
-    "exclude": {"type": "str"},
-    "spread": {"type": "bool", "default": False},
-    "optional": {"type": "bool", "default": False},
-}
-_IRQBALANCE = {
-    "banned_cpus": {"type": "str"},
-    "banned_modules": {"type": "list", "elements": "str", "default": []},
-    "stopped": {"type": "bool", "default": False},
-}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **COMMON,
-            "rules": {"type": "list", "elements": "dict", "default": [], "options": _RULE},
-            "default_cpus": {"type": "str"},
-            "online_cpus": {"type": "str"},
-            "irqbalance": {"type": "dict", "options": _IRQBALANCE},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**COMMON, **SPECS["irq_affinity"]}, supports_check_mode=True)
     run(module, irq_affinity)
 
 

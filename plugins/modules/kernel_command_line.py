@@ -135,21 +135,13 @@ waiting:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import kernel_command_line
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **COMMON,
-            "present": {"type": "raw", "aliases": ["parameters"]},
-            "absent": {"type": "list", "elements": "str", "default": []},
-            "accept": {"type": "list", "elements": "str", "default": []},
-            "name": {"type": "str", "default": "ai-workstation"},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**COMMON, **SPECS["kernel_command_line"]}, supports_check_mode=True)
     run(module, kernel_command_line)
 
 

@@ -136,23 +136,13 @@ expect:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import kernel_settings
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **COMMON,
-            "sysctl": {"type": "dict", "default": {}},
-            "sysfs": {"type": "dict", "default": {}},
-            "at_least": {"type": "list", "elements": "str", "default": []},
-            "modules": {"type": "list", "elements": "str", "default": []},
-            "persist": {"type": "bool", "default": True},
-            "name": {"type": "str", "default": "ai-workstation"},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**COMMON, **SPECS["kernel_settings"]}, supports_check_mode=True)
     run(module, kernel_settings)
 
 

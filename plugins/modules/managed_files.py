@@ -169,42 +169,13 @@ expect:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.engine.actions import ACTIONS
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import managed_files
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **COMMON,
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "content": {"type": "str"},
-                    "mode": {"type": "str", "default": "0644"},
-                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-                    "actions": {"type": "list", "elements": "str", "choices": list(ACTIONS), "default": []},
-                    "restart": {"type": "list", "elements": "str", "default": []},
-                    "reboot": {"type": "bool", "default": False},
-                },
-            },
-            "units": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "unit_file": {"type": "str", "choices": ["enabled", "disabled", "masked"]},
-                    "active": {"type": "bool"},
-                },
-            },
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**COMMON, **SPECS["managed_files"]}, supports_check_mode=True)
     run(module, managed_files)
 
 

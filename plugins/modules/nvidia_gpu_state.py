@@ -271,47 +271,16 @@ expect:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.doors.nvml import open_nvml
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import nvidia_gpu_state
-
-
-def _pair(first: str, second: str) -> dict[str, object]:
-    return {
-        "type": "dict",
-        "options": {
-            first: {"type": "int"},
-            second: {"type": "int"},
-            "reset": {"type": "bool", "default": False},
-        },
-    }
-
-
-SETTINGS = {
-    "persistence": {"type": "bool"},
-    "power_limit": {"type": "str"},
-    "allow_above_default": {"type": "bool"},
-    "gpu_clocks": _pair("min_mhz", "max_mhz"),
-    "memory_clocks": _pair("min_mhz", "max_mhz"),
-    "application_clocks": _pair("memory_mhz", "graphics_mhz"),
-    "compute_mode": {"type": "str", "choices": ["default", "exclusive_process", "prohibited"]},
-    "ecc": {"type": "bool"},
-    "mig": {"type": "bool"},
-    "reset": {"type": "bool"},
-}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **COMMON,
-            **SETTINGS,
-            "gpus": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {"id": {"type": "str", "required": True}, **SETTINGS},
-            },
-            "require_gpu": {"type": "bool", "default": True},
+            **SPECS["nvidia_gpu_state"],
             # Nothing secret: it is large, and the log and the shown invocation are better without it.
             "pynvml": {"type": "str", "no_log": True},
         },

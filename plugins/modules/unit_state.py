@@ -116,28 +116,13 @@ expect:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.engine.door import COMMON, run
+from ..module_utils.engine.door import run
+from ..module_utils.specs import COMMON, SPECS
 from ..module_utils.subjects import unit_state
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **COMMON,
-            "units": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "unit_file": {"type": "str", "choices": ["enabled", "disabled", "masked"]},
-                    "active": {"type": "bool"},
-                    "ours": {"type": "bool", "default": False},
-                },
-            },
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**COMMON, **SPECS["unit_state"]}, supports_check_mode=True)
     run(module, unit_state)
 
 

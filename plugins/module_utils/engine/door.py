@@ -11,12 +11,6 @@ from ..errors import WorkstationError
 from .machine import Machine
 from .plan import Subject, converge
 
-COMMON: dict[str, Any] = {
-    "owner": {"type": "str", "default": "default"},
-    "optional": {"type": "list", "elements": "str", "default": []},
-    "expect": {"type": "str"},
-}
-
 
 def run(module: Any, subject: Subject, open_driver: Any = None) -> None:
     """Run a subject for an AnsibleModule (taken as it is: this tree imports nothing of Ansible)."""
