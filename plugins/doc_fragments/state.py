@@ -27,8 +27,7 @@ options:
     description:
       - The RV(ignore:expect) value that an earlier call in check mode returned.
       - The call is refused when it would change anything else, because a value has moved since or because the
-        parameters are others, so that exactly the plan that was shown is applied. Where nothing is left to change, the
-        call succeeds unchanged.
+        parameters are others, so that exactly the plan that was shown is applied, once.
     type: str
 attributes:
   check_mode:

@@ -184,10 +184,11 @@ def test_expect_refuses_other_parameters_than_those_of_the_plan(kernel: FakeKern
     assert kernel.text(SWAP) == "60"
 
 
-def test_expect_is_content_where_nothing_is_left_to_change(kernel: FakeKernel) -> None:
+def test_a_plan_is_applied_once(kernel: FakeKernel) -> None:
     plan = call(kernel, check=True, sysctl={"vm.swappiness": 10})
     call(kernel, sysctl={"vm.swappiness": 10}, expect=plan["expect"])
-    assert not call(kernel, sysctl={"vm.swappiness": 10}, expect=plan["expect"])["changed"]
+    with pytest.raises(RefusedError, match="nothing is left to change"):
+        call(kernel, sysctl={"vm.swappiness": 10}, expect=plan["expect"])
 
 
 def test_expect_of_a_plan_without_changes_allows_none(kernel: FakeKernel) -> None:

@@ -118,8 +118,7 @@ def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Ma
     releases = _releases(owner_of(subject, params), draft, machine)
     changes = releases + draft.changes if draft.releases_first else draft.changes + releases
     expect = params.get("expect")
-    # Where nothing is left to change, the plan has been applied already.
-    if expect and changes and expect != fingerprint(changes):
+    if expect and expect != fingerprint(changes):
         raise RefusedError(
             f"{subject.NAME}: this is not what was planned: {_steps(changes)}; nothing was changed by this call, "
             f"make a new plan (expect {expect[:12]}, found {fingerprint(changes)[:12]})"
@@ -220,6 +219,8 @@ def _line(value: Value) -> str:
 
 
 def _steps(changes: list[Change]) -> str:
+    if not changes:
+        return "nothing is left to change"
     shown = [
         f"{change.key} is {_line(public_value(change.before))} and would become {_line(public_value(change.after))}"
         for change in changes[:3]
