@@ -16,8 +16,8 @@ from ..plugin_utils.plan_file import Call, Machine, PlanFileError, compose, dump
 from ..plugin_utils.variables import known, specifications
 
 _COLLECTION = Path(__file__).resolve().parents[2]
-# The results that the roles keep: __os_tuning_call_hugepages.
-_CALL = re.compile(r"^__(\w+?)_call_(\w+)$")
+# The result that a role keeps: __os_tuning_call.
+_CALL = re.compile(r"^__(\w+)_call$")
 # What says how a play runs is no part of what it does.
 _OF_THE_PLAY = {
     "workstation_serial",
@@ -75,10 +75,11 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         plan = facts.get("workstation_plan")
         calls = [
-            Call(match[1], match[2], plain(self._templar.template(task_vars[name])))
+            Call(match[1], part, outcome)
             for name in task_vars
             for match in [_CALL.match(name)]
-            if match and "changes" in task_vars[name]
+            if match and "parts" in task_vars[name]
+            for part, outcome in plain(self._templar.template(task_vars[name]))["parts"].items()
         ]
         if not plan or not calls:
             raise PlanFileError(

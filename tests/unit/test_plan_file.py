@@ -161,20 +161,14 @@ def tasks(role: str):
 
 
 @pytest.mark.parametrize("role", ["os_tuning", "gpu_tuning"])
-def test_every_call_of_a_role_takes_its_fingerprint_and_keeps_its_result(role: str) -> None:
+def test_the_call_of_a_role_takes_its_fingerprints_and_keeps_its_result(role: str) -> None:
     """Without these a call would be outside of every plan."""
-    found = 0
-    for task in tasks(role):
-        for action, arguments in task.items():
-            module = action.removeprefix("ai_infra.workstation.")
-            if module == action or "owner" not in (arguments or {}):
-                continue
-            found += 1
-            assert arguments["expect"] == f"{{{{ __{role}_expect.{module} | default(omit) }}}}", task["name"]
-            assert task["register"] == f"__{role}_call_{module}"
-    assert found >= 3
-    names = [task["register"] for task in tasks(role) if "register" in task]
-    assert len(names) == len(set(names))
+    calls = [task for task in tasks(role) if "ansible.builtin.include_role" not in task]
+    assert len(calls) == 1
+    arguments = calls[0]["ai_infra.workstation.workstation_state"]
+    assert arguments["expect"] == f"{{{{ __{role}_expect | default(omit, true) }}}}"
+    assert arguments["owner"] == role
+    assert calls[0]["register"] == f"__{role}_call"
 
 
 def test_plan_and_site_run_the_same_roles() -> None:
