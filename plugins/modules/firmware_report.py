@@ -13,7 +13,8 @@ description:
     and core counts from what the kernel, the NVIDIA driver and the firmware tables show. Each is pass, fail or unknown,
     with the evidence and the words to look for in the firmware menus.
   - Changes nothing. No program can set these items, a person does in the firmware menus.
-  - An idle link is never failed, because its speed falls while the card rests. Its width does not.
+  - An idle link is never failed, because its speed falls while the card rests. What card and slot can never do
+    together is, and so is a link that stays below its best while the card is busy, see O(sample_seconds).
   - In a virtual machine or a container every item is unknown, with the reason.
   - Run it as root, since the firmware tables with the DIMMs are not shown to other users.
 options:
@@ -69,6 +70,13 @@ options:
     type: str
     choices: ["on", "off", any]
     default: any
+  sample_seconds:
+    description:
+      - How long to watch the PCIe link and the load of every card, 0 to 600 seconds. The best of all looks counts.
+      - This makes no load. Start it while the cards copy or compute. A link below its best fails when a card was
+        at least 10 % busy meanwhile, else it stays unknown.
+    type: int
+    default: 0
   pynvml:
     description: Set by the action plugin. The controller's C(nvidia-ml-py), so that nothing is installed on targets.
     type: str
@@ -149,7 +157,32 @@ summary:
   returned: always
   type: dict
   sample: {pass: 7, fail: 1, unknown: 4}
+machine:
+  description: The board, its firmware, and this boot of the machine.
+  returned: always
+  type: dict
+  contains:
+    board:
+      description: Manufacturer and product of the board.
+      type: dict
+    system:
+      description: Manufacturer and product of the system.
+      type: dict
+    bios:
+      description: Vendor, version and date of the firmware.
+      type: dict
+    menu_vendor:
+      description: Whose firmware menus the findings name, empty when the maker is another.
+      type: str
+    boot_id:
+      description: Identity of this boot.
+      type: str
+    machine_id:
+      description: Identity of this installation, derived for us from the machine's own.
+      type: str
 """
+
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -157,6 +190,7 @@ from ..module_utils.doors.host import Host
 from ..module_utils.doors.nvml import open_nvml
 from ..module_utils.errors import WorkstationError
 from ..module_utils.facts.gather import gather
+from ..module_utils.facts.link_samples import sample
 from ..module_utils.subjects import firmware_report
 
 _ON_OFF = ["on", "off", "any"]
@@ -176,14 +210,23 @@ def main() -> None:
             "expect_virtualization": {"type": "str", "choices": _ON_OFF, "default": "any"},
             "expect_iommu": {"type": "str", "choices": _ON_OFF, "default": "any"},
             "expect_secure_boot": {"type": "str", "choices": _ON_OFF, "default": "any"},
+            "sample_seconds": {"type": "int", "default": 0},
             "pynvml": {"type": "str", "no_log": True},
         },
         supports_check_mode=True,
     )
     source = module.params.pop("pynvml")
+
+    def watch(facts: dict[str, Any], seconds: int) -> dict[str, Any]:
+        nvml = open_nvml(source)
+        try:
+            return sample(Host(), nvml, facts["gpus"], seconds)
+        finally:
+            nvml.close()
+
     try:
         outcome = firmware_report.run(
-            module.params, lambda: gather(Host(), firmware_report.SECTIONS, lambda: open_nvml(source))
+            module.params, lambda: gather(Host(), firmware_report.SECTIONS, lambda: open_nvml(source)), watch
         )
     except WorkstationError as error:
         module.fail_json(msg=str(error), **error.details)

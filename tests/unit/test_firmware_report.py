@@ -89,7 +89,12 @@ def test_a_healthy_machine_fails_nothing(machine: Machine) -> None:
 
 def test_idle_link_is_unknown_and_asks_for_load(machine: Machine) -> None:
     machine.device = Device(link=Link(speed="2.5"), port=Link(speed="2.5"))
-    finding = expect(machine, "pcie_link", "unknown", "idle at gen 1 and can do gen 5: sample under load")
+    finding = expect(
+        machine,
+        "pcie_link",
+        "unknown",
+        "the link runs at gen 1 and can do gen 5 while the card is idle: sample under load",
+    )
     assert finding.item == f"PCIe generation and width, GPU {ADDRESS}"
     assert "gen 1 x16 now, gen 5 x16 at most; port 0000:00:01.1: gen 5 x16 at most" in finding.evidence
 
@@ -97,23 +102,62 @@ def test_idle_link_is_unknown_and_asks_for_load(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("link", "port", "words"),
     [
-        (Link(width=8), Link(width=8), "only 8 of 16 lanes work"),
         (Link(), Link(max_speed="16.0"), "the port can do gen 4, the card gen 5"),
         (Link(width=4), Link(width=4, max_width=4), "the port has 4 lanes, the card 16"),
     ],
 )
-def test_lost_lanes_and_slower_ports_fail_even_when_idle(machine: Machine, link: Link, port: Link, words: str) -> None:
+def test_a_port_that_can_do_less_than_the_card_fails_even_when_idle(
+    machine: Machine, link: Link, port: Link, words: str
+) -> None:
     machine.device = Device(link=link, port=port)
     finding = expect(machine, "pcie_link", "fail", words)
     assert finding.menu == menu("pcie_link", "asus")
     assert "riser" in finding.advice
 
 
+def test_lost_lanes_of_an_idle_card_are_unknown_and_named(machine: Machine) -> None:
+    machine.device = Device(link=Link(width=8), port=Link(width=8))
+    finding = expect(machine, "pcie_link", "unknown", "only 8 of 16 lanes work while the card is idle")
+    assert "the width seldom falls at rest, so look at slot and riser" in finding.why
+
+
+def sampled(machine: Machine, generation: int, width: int, percent: int | None) -> None:
+    """What some seconds of watching the card brought."""
+    seen = {"looks": 11, "generation": generation, "width": width, "utilization_percent": percent}
+
+    def edit(facts: dict[str, Any]) -> None:
+        facts["gpus"][0]["samples"] = seen
+
+    machine.device = Device(link=Link(speed="2.5", width=8), port=Link(speed="2.5", width=8))
+    machine.edit = edit
+
+
+def test_a_busy_card_below_its_best_fails(machine: Machine) -> None:
+    sampled(machine, 4, 16, 97)
+    finding = expect(
+        machine, "pcie_link", "fail", "the link runs at gen 4 and can do gen 5, though the card was busy (97 %)"
+    )
+    assert "gen 4 x16 at best in 11 looks, card at most 97 % busy" in finding.evidence
+    sampled(machine, 5, 8, 97)
+    expect(machine, "pcie_link", "fail", "only 8 of 16 lanes work, though the card was busy")
+
+
+@pytest.mark.parametrize("percent", [None, 0, firmware_report.BUSY_PERCENT - 1])
+def test_a_card_that_was_idle_all_the_time_is_never_failed(machine: Machine, percent: int | None) -> None:
+    sampled(machine, 1, 8, percent)
+    expect(machine, "pcie_link", "unknown", "while the card is idle")
+
+
+def test_the_best_look_counts(machine: Machine) -> None:
+    sampled(machine, 5, 16, 3)
+    expect(machine, "pcie_link", "pass", "gen 5 x16")
+
+
 def test_expected_generation_and_width(machine: Machine) -> None:
     machine.device = Device(link=Link("16.0", 8, "16.0", 8), port=Link("16.0", 16))
     expect(machine, "pcie_link", "pass", "gen 4 x8")
     expect(machine, "pcie_link", "fail", "gen 5 is expected and gen 4 possible", pcie_generation=5)
-    expect(machine, "pcie_link", "fail", "16 lanes are expected", pcie_width=16)
+    expect(machine, "pcie_link", "fail", "16 lanes are expected and 8 possible", pcie_width=16)
 
 
 def test_link_without_values_is_unknown(machine: Machine) -> None:
@@ -165,7 +209,8 @@ def test_no_gpu_is_unknown_with_the_reason(machine: Machine) -> None:
 
 
 def test_each_card_has_its_own_finding(machine: Machine) -> None:
-    plug(machine.root, Device("0000:02:00.0", link=Link(width=4), port_address="0000:00:03.1"))
+    slot = Link(width=4, max_width=4)
+    plug(machine.root, Device("0000:02:00.0", link=Link(width=4), port=slot, port_address="0000:00:03.1"))
     found = firmware_report.report(machine.facts(), firmware_report.Wish())
     results = {finding.device: finding.result for finding in found if finding.id == "pcie_link"}
     assert results == {ADDRESS: "pass", "0000:02:00.0": "fail"}
@@ -333,15 +378,36 @@ def test_menus_of_the_board_or_of_all() -> None:
             assert [entry.split(":")[0] for entry in menu(name, "msi")] == ["MSI"]
 
 
+def never(_facts: Any, _seconds: int) -> Any:
+    raise AssertionError("sampled without being asked")
+
+
 def params(**given: Any) -> dict[str, Any]:
     wish = {
         f"expect_{name}": getattr(firmware_report.Wish(), name) for name in firmware_report.Wish.__dataclass_fields__
     }
-    return {"ignore": [], "fail_on": [], **wish, **given}
+    return {"ignore": [], "fail_on": [], "sample_seconds": 0, **wish, **given}
+
+
+def test_links_are_watched_for_the_seconds_asked(machine: Machine) -> None:
+    machine.device = Device(link=Link(speed="16.0"), port=Link(speed="16.0"))
+    asked: list[int] = []
+
+    def sample(_facts: Any, seconds: int) -> dict[str, Any]:
+        asked.append(seconds)
+        return {ADDRESS: {"looks": 9, "generation": 4, "width": 16, "utilization_percent": 80}}
+
+    outcome = firmware_report.run(params(sample_seconds=3), machine.facts, sample)
+    assert asked == [3]
+    assert outcome["findings"][0]["result"] == "fail"
+    assert outcome["machine"]["menu_vendor"] == "asus"
+    machine.device = None
+    (machine.root / "sys/bus/pci/devices" / ADDRESS).unlink()
+    firmware_report.run(params(sample_seconds=3), machine.facts, never)  # no card, nothing to watch
 
 
 def test_ignored_items_are_left_out_by_name_and_number(machine: Machine) -> None:
-    outcome = firmware_report.run(params(ignore=["smt", "B09"]), machine.facts)
+    outcome = firmware_report.run(params(ignore=["smt", "B09"]), machine.facts, never)
     left = {finding["id"] for finding in outcome["findings"]}
     assert left == set(firmware_report.IDS) - {"smt", "virtualization", "iommu"}
     assert sum(outcome["summary"].values()) == len(outcome["findings"])
@@ -350,10 +416,12 @@ def test_ignored_items_are_left_out_by_name_and_number(machine: Machine) -> None
 def test_fail_on_names_what_failed_and_still_returns_the_findings(machine: Machine) -> None:
     machine.device = Device(bars=SMALL_BAR)
     with pytest.raises(RefusedError, match=r"^fail_on: Resizable BAR, GPU 0000:01:00.0: the CPU reaches") as caught:
-        firmware_report.run(params(fail_on=["resizable_bar", "smt"]), machine.facts)
+        firmware_report.run(params(fail_on=["resizable_bar", "smt"]), machine.facts, never)
     assert caught.value.details["summary"]["fail"] == 2
     assert "Above 4G" not in str(caught.value)
-    firmware_report.run(params(fail_on=["smt", "boost_override"]), machine.facts)  # pass and unknown are no failure
+    firmware_report.run(
+        params(fail_on=["smt", "boost_override"]), machine.facts, never
+    )  # pass and unknown are no failure
 
 
 @pytest.mark.parametrize(
@@ -362,9 +430,10 @@ def test_fail_on_names_what_failed_and_still_returns_the_findings(machine: Machi
         ({"ignore": ["rebar"]}, r"^ignore: 'rebar' is not one of pcie_link, pcie_bandwidth, resizable_bar, "),
         ({"fail_on": ["B12"]}, r"^fail_on: 'B12' is not one of "),
         ({"expect_memory_mts": -1}, r"^expect_memory_mts: -1 is not a whole number from 1 to "),
+        ({"sample_seconds": 601}, r"^sample_seconds: 601 is not a whole number from 0 to 600 seconds"),
         ({"expect_cores": 0}, r"^expect_cores: 0 is not a whole number from 1 to 8192 cores"),
     ],
 )
 def test_bad_input_is_one_line(machine: Machine, given: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        firmware_report.run(params(**given), machine.facts)
+        firmware_report.run(params(**given), machine.facts, never)

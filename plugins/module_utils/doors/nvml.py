@@ -26,7 +26,7 @@ from .nvml_binding import (
     library_present,
     load,
 )
-from .nvml_properties import HARDWARE, PROPERTIES, SETTINGS, Getter, processes
+from .nvml_properties import HARDWARE, LINK, PROPERTIES, SETTINGS, Getter, processes
 
 _PCI = re.compile(r"^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?$")
 _ARCHITECTURES = {
@@ -177,6 +177,10 @@ class Nvml:
     def hardware(self, uuid: str) -> Reading:
         """What one GPU is and does: memory, link, clocks, temperature, processes."""
         return self._gather(uuid, HARDWARE)
+
+    def link(self, uuid: str) -> Reading:
+        """The PCIe link of one GPU at this moment, and how busy the GPU is."""
+        return self._gather(uuid, LINK)
 
     def _gather(self, uuid: str, getters: Mapping[str, Getter]) -> Reading:
         handle = self.handle(uuid)

@@ -194,3 +194,15 @@ HARDWARE: dict[str, Getter] = {
     "display_active": lambda nvml, handle: bool(nvml.call("nvmlDeviceGetDisplayActive", handle)),
     "processes": processes,
 }
+
+
+def _utilization(nvml: Nvml, handle: Any) -> int:
+    return int(nvml.call("nvmlDeviceGetUtilizationRates", handle).gpu)
+
+
+# What changes from one moment to the next: the link, and how busy the card is (percent of the last sample period).
+LINK: dict[str, Getter] = {
+    "pcie_generation": HARDWARE["pcie_generation"],
+    "pcie_width": HARDWARE["pcie_width"],
+    "utilization_percent": _utilization,
+}

@@ -94,16 +94,16 @@ def _link(texts: list[str | None]) -> Facts:
     current_speed, current_width, max_speed, max_width = texts
     return {
         "current_gen": generation(current_speed),
-        "current_width": _width(current_width),
+        "current_width": lanes(current_width),
         "max_gen": generation(max_speed),
-        "max_width": _width(max_width),
+        "max_width": lanes(max_width),
     }
 
 
-def _width(text: str | None) -> int | None:
+def lanes(text: str | None) -> int | None:
     """Lanes; the kernel shows 0 or 255 where the device does not say."""
-    lanes = number(text)
-    return lanes if lanes and lanes <= 32 else None
+    found = number(text)
+    return found if found and found <= 32 else None
 
 
 def _upstream(host: Host, base: str) -> Facts | None:

@@ -19,6 +19,9 @@ from .firmware_menus import menu
 
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
 NAME = "firmware_report"
+# A card that is this busy at some moment runs its link at full speed.
+BUSY_PERCENT = 10
+MAX_SAMPLE_SECONDS = 600
 SECTIONS = ("cpu", "memory", "gpus", "pci", "firmware", "kernel")
 # Each way, after 8b/10b or 128b/130b coding, GB/s for one lane.
 _LANE_GB = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
@@ -78,21 +81,48 @@ MachineRule = Callable[[Facts, Wish], Verdict]
 CardRule = Callable[[Facts, Facts, Wish], Verdict]
 
 
-def run(params: Mapping[str, Any], gather: Callable[[], Facts]) -> dict[str, Any]:
-    """The module's result. Raises InputError for unknown items, RefusedError when an item of `fail_on` fails."""
+def run(
+    params: Mapping[str, Any], gather: Callable[[], Facts], sample: Callable[[Facts, int], Mapping[str, Facts]]
+) -> dict[str, Any]:
+    """The module's result. `sample` takes facts and seconds, and returns what link_samples.sample() does.
+
+    Raises InputError for unknown items, RefusedError when an item of `fail_on` fails.
+    """
     ignore, fail_on = names("ignore", params["ignore"]), names("fail_on", params["fail_on"])
     wish = Wish(**{name: params[f"expect_{name}"] for name in Wish.__dataclass_fields__})
     if wish.memory_mts is not None:
         integer("expect_memory_mts", wish.memory_mts, 1, 100000, "MT/s")
     if wish.cores is not None:
         integer("expect_cores", wish.cores, 1, 8192, "cores")
-    findings = report(gather(), wish, ignore)
-    outcome = {"findings": [finding.to_json() for finding in findings], "summary": summary(findings)}
+    seconds = integer("sample_seconds", params["sample_seconds"], 0, MAX_SAMPLE_SECONDS, "seconds")
+    facts = gather()
+    if seconds and facts["gpus"] and not _hidden(facts):
+        samples = sample(facts, seconds)
+        facts = {**facts, "gpus": [{**gpu, "samples": samples.get(gpu["pci_address"])} for gpu in facts["gpus"]]}
+    findings = report(facts, wish, ignore)
+    outcome = {
+        "findings": [finding.to_json() for finding in findings],
+        "summary": summary(findings),
+        "machine": _machine(facts),
+    }
     failed = failing(findings, fail_on)
     if failed:
         words = "; ".join(f"{finding.item}: {finding.why}" for finding in failed)
         raise RefusedError(f"fail_on: {words}. Change it in the firmware menus, see findings", **outcome)
     return outcome
+
+
+def _machine(facts: Facts) -> dict[str, Any]:
+    """Which machine this is and which boot of it, for a ticket."""
+    firmware, kernel = facts["firmware"], facts["kernel"]
+    return {
+        "board": {name: firmware["board"][name] for name in ("manufacturer", "product")},
+        "system": {name: firmware["system"][name] for name in ("manufacturer", "product")},
+        "bios": dict(firmware["bios"]),
+        "menu_vendor": firmware["menu_vendor"],
+        "boot_id": kernel["boot_id"],
+        "machine_id": kernel["machine_id"],
+    }
 
 
 def report(facts: Facts, wish: Wish, ignore: Iterable[str] = ()) -> list[Finding]:
@@ -168,18 +198,25 @@ def _hidden(facts: Facts) -> tuple[str, str] | None:
 
 def _pcie_link(gpu: Facts, device: Facts, wish: Wish) -> Verdict:
     link, port = device["link"], (device["upstream"] or {}).get("link") or {}
-    current = gpu["link"]
+    current, seen = gpu["link"], gpu.get("samples") or {}
     card_generation = max(link["max_gen"] or 0, current["gpu_max_gen"] or 0)
-    generation, width = current["current_gen"] or link["current_gen"], link["current_width"] or current["current_width"]
+    generation = max(current["current_gen"] or link["current_gen"] or 0, seen.get("generation") or 0)
+    width = max(link["current_width"] or current["current_width"] or 0, seen.get("width") or 0)
     port_name = (device["upstream"] or {}).get("address", "none")
     evidence = (
-        f"/sys/bus/pci/devices/{device['address']}: gen {_or(generation)} x{_or(width)} now, "
+        f"/sys/bus/pci/devices/{device['address']}: gen {_or(generation or None)} x{_or(width or None)} {_when(seen)}, "
         f"gen {_or(card_generation or None)} x{_or(link['max_width'])} at most; "
         f"port {port_name}: gen {_or(port.get('max_gen'))} x{_or(port.get('max_width'))} at most"
     )
     if not card_generation or not link["max_width"] or not width or not generation:
         return Verdict(UNKNOWN, evidence, "the kernel does not tell the link of this card")
-    faults = _link_faults(link, port, card_generation, width, wish)
+    possible = min(card_generation, port.get("max_gen") or card_generation)
+    possible_width = min(link["max_width"], port.get("max_width") or link["max_width"])
+    faults = _slot_faults(link, port, card_generation, wish)
+    less = _less(generation, width, possible, possible_width)
+    busy = (seen.get("utilization_percent") or 0) >= BUSY_PERCENT
+    if less and busy:
+        faults.append(f"{less}, though the card was busy ({seen['utilization_percent']} %)")
     if faults:
         return Verdict(
             FAIL,
@@ -188,32 +225,46 @@ def _pcie_link(gpu: Facts, device: Facts, wish: Wish) -> Verdict:
             "use the slot next to the CPU, without a riser; look for an M.2 drive that takes lanes from it; leave the "
             "generation on Auto (a forced one breaks risers). If the board cannot do more, ignore this item",
         )
-    possible = min(card_generation, port.get("max_gen") or card_generation)
-    if generation < possible:
+    if less:
+        rest = "the width seldom falls at rest, so look at slot and riser" if width < possible_width else ""
         return Verdict(
             UNKNOWN,
             evidence,
-            f"the link is idle at gen {generation} and can do gen {possible}: sample under load",
-            "run a copy from host to device for two seconds, then this report again",
+            f"{less} while the card is idle: sample under load" + (f"; {rest}" if rest else ""),
+            "run this report with sample_seconds while the card copies or computes",
         )
     return Verdict(PASS, evidence, f"runs at gen {generation} x{width}, the most that card and slot can do together")
 
 
-def _link_faults(link: Facts, port: Facts, card_generation: int, width: int, wish: Wish) -> list[str]:
+def _when(seen: Facts) -> str:
+    if not seen:
+        return "now"
+    percent = seen["utilization_percent"]
+    return f"at best in {seen['looks']} looks" + ("" if percent is None else f", card at most {percent} % busy")
+
+
+def _less(generation: int, width: int, possible: int, possible_width: int) -> str:
+    """What of the link is not used: words, or nothing."""
+    words = [f"the link runs at gen {generation} and can do gen {possible}"] if generation < possible else []
+    if width < possible_width:
+        words.append(f"only {width} of {possible_width} lanes work")
+    return ", ".join(words)
+
+
+def _slot_faults(link: Facts, port: Facts, card_generation: int, wish: Wish) -> list[str]:
+    """What card and port can never do together. No load is needed to prove it."""
     port_generation, port_width = port.get("max_gen"), port.get("max_width")
     faults = []
     if port_generation and port_generation < card_generation:
         faults.append(f"the port can do gen {port_generation}, the card gen {card_generation}")
     if port_width and port_width < link["max_width"]:
         faults.append(f"the port has {port_width} lanes, the card {link['max_width']}")
-    possible_width = min(link["max_width"], port_width or link["max_width"])
-    if width < possible_width:
-        faults.append(f"only {width} of {possible_width} lanes work; the width does not fall when a card is idle")
     possible = min(card_generation, port_generation or card_generation)
+    possible_width = min(link["max_width"], port_width or link["max_width"])
     if wish.pcie_generation and possible < wish.pcie_generation:
         faults.append(f"gen {wish.pcie_generation} is expected and gen {possible} possible")
-    if wish.pcie_width and width < wish.pcie_width:
-        faults.append(f"{wish.pcie_width} lanes are expected")
+    if wish.pcie_width and possible_width < wish.pcie_width:
+        faults.append(f"{wish.pcie_width} lanes are expected and {possible_width} possible")
     return faults
 
 
