@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .cards import Call, Hand, deal
+from .cards import Call, Hand, deal, holds
 from .machine import Core, Machine
 from .packing import Demand, Packing, Region, Space, pack
 from .wishes import Wish
@@ -92,14 +92,30 @@ class Fit:
     hand: Hand
 
 
-def fit(board: Board, rest: Rest) -> Fit | None:
-    """A way to place the rest beside what is on the board, or None when there is none."""
+def fit(board: Board, rest: Rest, earlier: Fit | None = None) -> Fit | None:
+    """A way to place the rest beside what is on the board, or None when there is none.
+
+    `earlier`: a proof for a larger rest. Its GPUs are tried first, as they mostly still do.
+    """
     machine, space = board.machine, board.space()
     calls = [Call(wish.name, wish.gpu, _coupled(wish, rest)) for wish in rest.gpu if wish.gpu]
-    if not any(call.near for call in calls):
-        packing = pack(machine.cells, _demands(board, rest, {}), space)
-        hand = deal(machine.gpus, calls, board.used) if packing else None
-        return Fit(packing, hand) if packing and hand is not None else None
+    coupled = any(call.near for call in calls)
+    hand = {call.name: earlier.hand[call.name] for call in calls} if earlier else deal(machine.gpus, calls, board.used)
+    if hand is None:
+        return None
+    if holds(machine.gpus, calls, board.used, hand):
+        nodes = {call.name: near(machine, hand[call.name]) for call in calls if call.near}
+        packing = pack(machine.cells, _demands(board, rest, nodes), space)
+        if packing or not coupled:
+            return Fit(packing, hand) if packing else None
+    elif not coupled:
+        return fit(board, rest)
+    return _search(board, rest, calls, space)
+
+
+def _search(board: Board, rest: Rest, calls: Sequence[Call], space: Space) -> Fit | None:
+    """The same where the GPUs decide which nodes have to hold CPUs: both searched at once."""
+    machine = board.machine
     tried: dict[tuple[tuple[str, tuple[int, ...]], ...], Packing | None] = {}
     accepted: list[Packing] = []
 

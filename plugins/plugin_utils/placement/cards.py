@@ -38,6 +38,16 @@ def deal(
     return _Deal(gpus, calls, used, agree).run()
 
 
+def holds(gpus: Sequence[Gpu], calls: Sequence[Call], used: Mapping[str, int], hand: Hand) -> bool:
+    """Whether there is room for this hand."""
+    left = {gpu.uuid: gpu.usable_bytes - used.get(gpu.uuid, 0) for gpu in gpus}
+    for call in calls:
+        for gpu in gpus:
+            if gpu.uuid in hand[call.name]:
+                left[gpu.uuid] -= call.wish.need(gpu)
+    return all(size >= 0 for size in left.values())
+
+
 class _Deal:
     def __init__(
         self,

@@ -67,7 +67,7 @@ class _Placer:
         if {cpu for core in cores for cpu in core.cpus} != self.hint.cpus[HOUSEKEEPING]:
             return
         self._put_housekeeping(cores)
-        proof = fit(self.board, self.rest)
+        proof = fit(self.board, self.rest, self.proof)
         if proof is None:
             self.board.take_back(HOUSEKEEPING)
         else:
@@ -84,7 +84,7 @@ class _Placer:
     def _try_gpus(self, wish: Wish, uuids: Sequence[str]) -> bool:
         self.board.give(wish, uuids)
         rest = self.rest.without_gpu(wish.name)
-        proof = fit(self.board, rest)
+        proof = fit(self.board, rest, self.proof)
         if proof is None:
             self.board.give(wish, uuids, -1)
             return False
@@ -103,7 +103,7 @@ class _Placer:
     def _try_cores(self, wish: Wish, cores: Sequence[Core]) -> bool:
         self.board.put(wish.name, cores, wish.expand(cores), wish.exclusive)
         rest = self.rest.without_cpu(wish.name)
-        proof = fit(self.board, rest)
+        proof = fit(self.board, rest, self.proof)
         if proof is None:
             self.board.take_back(wish.name)
             return False
