@@ -35,4 +35,5 @@ class ActionModule(ActionBase):
             plan = make(facts, variables, names)
         except PlanError as error:
             return {**result, "failed": True, "msg": str(error)}
-        return {**result, "changed": False, "ansible_facts": {"workstation_plan": plan}}
+        skipped = plan["os_tuning"]["skipped"]
+        return {**result, "changed": False, "skipped_keys": skipped, "ansible_facts": {"workstation_plan": plan}}

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .os_side import collect
+from .os_side.parts import Parts
 from .profiles import NAMES, Wanted, settings, wanted
 from .variables import misspelt
 
@@ -40,22 +42,31 @@ def make(facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list
     if errors:
         raise PlanError("; ".join(errors))
     values = wanted(profile, facts, variables)
+    parts = collect(values, variables, facts)
+    if parts.obstacles:
+        raise PlanError("; ".join(obstacle.reason for obstacle in parts.obstacles))
     return {
         "profile": profile,
-        "os_tuning": _os_tuning(values, variables),
+        "os_tuning": _os_tuning(values, variables, parts),
         "gpu_tuning": _gpu_tuning(values, variables, facts),
         "from_profile": {name: entry.from_profile for name, entry in sorted(values.items()) if entry.from_profile},
     }
 
 
-def _os_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any]) -> dict[str, Any]:
+def _os_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+    """The parameters of the calls. What the inventory names itself wins over what a family derives from a wish."""
     sysctl, thp, defrag = values["os_tuning_sysctl"], values["os_tuning_thp"], values["os_tuning_thp_defrag"]
     disks, units = values["os_tuning_block_devices"], values["os_tuning_units"]
     cpu = {name: values[f"os_tuning_{name}"] for name in ("governor", "epp", "boost", "idle_latency_us", "smt")}
+    all_sysctl = {**parts.sysctl, **sysctl.value}
+    bounds = [setting.key for setting in settings() if setting.at_least and setting.key]
+    bounds += [*parts.at_least, *(variables.get("os_tuning_sysctl_at_least") or [])]
     return {
-        "sysctl": sysctl.value,
-        "sysfs": variables.get("os_tuning_sysfs") or {},
-        "kernel_settings_optional": sysctl.from_profile,
+        "sysctl": all_sysctl,
+        "sysfs": {**parts.sysfs, **(variables.get("os_tuning_sysfs") or {})},
+        "at_least": [key for key in dict.fromkeys(bounds) if key in all_sysctl],
+        "modules": parts.modules,
+        "kernel_settings_optional": [*sysctl.from_profile, *(path for path in parts.sysfs if path in parts.optional)],
         "cpu": {name: entry.value for name, entry in cpu.items()},
         "cpu_optional": [name for name, entry in cpu.items() if entry.from_profile],
         "hugepages": values["os_tuning_hugepages"].value or [],
@@ -63,12 +74,31 @@ def _os_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any]) -> di
         "thp_defrag": defrag.value,
         "thp_optional": [name for name, entry in (("thp_enabled", thp), ("thp_defrag", defrag)) if entry.from_profile],
         "interrupts": values["os_tuning_interrupts"].value or [],
+        "irqbalance": parts.irqbalance,
         "block_devices": disks.value or [],
+        "mounts": parts.mounts,
         "block_devices_optional": _names(disks, "device", "path"),
+        "mounts_optional": _optional(parts, parts.mounts, "path"),
         "kernel_parameters": values["os_tuning_kernel_parameters"].value or {},
-        "units": units.value or [],
-        "units_optional": _names(units, "name"),
+        "files": _joined(variables.get("os_tuning_files") or [], parts.files, "path"),
+        "own_units": parts.own_units,
+        "files_optional": [*_optional(parts, parts.files, "path"), *_optional(parts, parts.own_units, "name")],
+        "units": _joined(units.value or [], parts.units, "name"),
+        "units_optional": [*_names(units, "name"), *_optional(parts, parts.units, "name")],
+        "services_running": parts.running,
+        "services_not_needed": parts.not_needed,
+        "skipped": parts.skipped,
     }
+
+
+def _joined(first: list[dict[str, Any]], more: list[dict[str, Any]], field: str) -> list[dict[str, Any]]:
+    """Both lists, without those of the second that the first names already."""
+    named = {item.get(field) for item in first}
+    return [*first, *(item for item in more if item[field] not in named)]
+
+
+def _optional(parts: Parts, items: list[dict[str, Any]], field: str) -> list[str]:
+    return [str(item[field]) for item in items if item[field] in parts.optional]
 
 
 def _gpu_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:

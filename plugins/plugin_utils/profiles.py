@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from .conditions import CONDITIONS
 
 NAMES = ("conservative", "balanced", "aggressive")
 _TABLE = Path(__file__).with_name("settings.yml")
@@ -31,6 +33,7 @@ class Setting:
     recipes: str
     profiles: Mapping[str, Any]
     key: str | None = None
+    at_least: bool = False
     choices: tuple[str, ...] = ()
 
 
@@ -52,21 +55,6 @@ def settings() -> tuple[Setting, ...]:
     return tuple(Setting(**row) for row in yaml.safe_load(_TABLE.read_text(encoding="utf-8")))
 
 
-def _energy_preference(facts: Mapping[str, Any], _variables: Mapping[str, Any]) -> bool:
-    policies = ((facts.get("cpu") or {}).get("cpufreq") or {}).get("policies") or []
-    return any(policy.get("epps") for policy in policies)
-
-
-def _psu_attested(_facts: Mapping[str, Any], variables: Mapping[str, Any]) -> bool:
-    return variables.get("gpu_tuning_psu_attested") is True
-
-
-CONDITIONS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool]] = {
-    "energy_preference": _energy_preference,
-    "psu_attested": _psu_attested,
-}
-
-
 def wanted(profile: str, facts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Wanted]:
     """Every variable of the table: the profile's value, overridden by the inventory.
 
@@ -77,7 +65,7 @@ def wanted(profile: str, facts: Mapping[str, Any], variables: Mapping[str, Any])
     for setting in settings():
         value = _resolve(setting.profiles[profile], facts, variables)
         given = setting.variable in variables
-        if setting.key is None and not isinstance(value, dict):
+        if setting.key is None and (not isinstance(value, dict) or (given and variables[setting.variable] is None)):
             mine = given
             found[setting.variable] = Wanted(variables[setting.variable], []) if mine else _profile(setting, value)
         else:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils import plan, profiles, variables
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.conditions import CONDITIONS
 
 EPP = {"cpu": {"cpufreq": {"policies": [{"epps": ["performance", "power"]}]}}}
 
@@ -23,9 +24,8 @@ def test_every_profile_makes_a_plan_on_a_machine_without_anything(profile: str) 
 
 
 def test_the_inventory_wins_key_by_key_and_is_not_optional() -> None:
-    made = make({"os_tuning_sysctl": {"vm.swappiness": 42, "vm.dirty_bytes": None, "kernel.pid_max": 65536}})[
-        "os_tuning"
-    ]
+    sysctl = {"vm.swappiness": 42, "vm.dirty_bytes": None, "kernel.pid_max": 65536}
+    made = make({"os_tuning_sysctl": sysctl, "os_tuning_zswap": None})["os_tuning"]
     assert made["sysctl"] == {"vm.swappiness": 42, "kernel.pid_max": 65536, "vm.dirty_background_bytes": 268435456}
     assert made["kernel_settings_optional"] == ["vm.dirty_background_bytes"]
 
@@ -105,7 +105,7 @@ def test_every_variable_of_the_table_is_one_of_a_role() -> None:
 
 def test_every_condition_of_the_table_exists() -> None:
     values = [value for setting in profiles.settings() for value in setting.profiles.values()]
-    assert {value["if"] for value in values if isinstance(value, dict) and "if" in value} == profiles.CONDITIONS.keys()
+    assert {value["if"] for value in values if isinstance(value, dict) and "if" in value} == CONDITIONS.keys()
 
 
 def test_what_a_profile_decides_can_be_null_in_the_argument_specification() -> None:
