@@ -36,9 +36,9 @@ def vllm(root: Path) -> Names:
     package = root / "vllm"
     found: dict[str, set[str]] = {"environment": set(), "flag": set()}
     for node in ast.walk(ast.parse((package / "envs.py").read_text(encoding="utf-8"))):
-        target = node.target if isinstance(node, ast.AnnAssign) else None
-        if isinstance(target, ast.Name) and target.id == "environment_variables" and isinstance(node.value, ast.Dict):
-            found["environment"] |= {name for name in _strings(node.value.keys) if name.startswith("VLLM_")}
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "environment_variables":
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else []
+            found["environment"] |= {name for name in _strings(keys) if name.startswith("VLLM_")}
     for path in (path for pattern in _VLLM_FLAG_FILES for path in package.glob(pattern)):
         found["flag"] |= _flags(ast.parse(path.read_text(encoding="utf-8")))
     return found

@@ -365,3 +365,54 @@ def test_the_page_is_made_from_the_knowledge() -> None:
     text = (ROOT / "docs" / "linter.md").read_text(encoding="ascii")
     assert text == page.linter_page(), "run scripts/generate_docs.py"
     assert all(f"\n    {name}  (" in text for name in knowledge.rules())
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("export CUDA_OWN_DIR=/c\necho $CUDA_OWN_DIR\n", []),
+        ("export CUDA_OWN_DIR=/c\n", ["env-unknown"]),
+        ("cat <<EOF\nnvidia-smi -pm 1\nEOF\nnvidia-smi -pm 1\n", ["flag-deprecated"]),
+        ("# echo 3 > /proc/sys/vm/drop_caches\n", []),
+        ("llama-server -m x | tee --hugepages\n", []),
+        ("echo 3 > /proc/sys/vm/swappiness\n", []),
+        ("echo 300 > /proc/sys/vm/swappiness\n", ["sysctl-wrong-value"]),
+        ("echo 'never ends\n", []),
+    ],
+)
+def test_scripts(text: str, rules: list[str], tmp_path) -> None:
+    (tmp_path / "a.sh").write_text(text)
+    assert [one.rule for one in lint.lint_path(tmp_path).findings] == rules
+
+
+def test_noexec_is_not_exec(tmp_path) -> None:
+    text = "services: {a: {image: 'vllm/vllm-openai:v0.11.0', tmpfs: ['/tmp:rw,noexec']}}\n"
+    (tmp_path / "compose.yml").write_text(text)
+    assert [one.rule for one in lint.lint_path(tmp_path).findings] == ["compose-tmp-noexec"]
+
+
+def test_findings_are_counted_and_chosen_by_severity() -> None:
+    three = [findings.Finding("f", 1, "r", severity, "s", "m") for severity in findings.SEVERITIES]
+    assert findings.count(three) == {"error": 1, "warning": 1, "info": 1}
+    chosen = {severity: len(findings.at_least(three, severity)) for severity in findings.SEVERITIES}
+    assert chosen == {"info": 3, "warning": 2, "error": 1}
+    assert findings.in_order([three[0], three[0]]) == [three[0]]
+
+
+def test_a_variable_of_a_container_is_for_the_program_there(tmp_path) -> None:
+    text = "services: {a: {image: a:1, environment: ['VLLM_MY_NAME=${VLLM_MY_NAME}']}}\n"
+    (tmp_path / "compose.yml").write_text(text)
+    (tmp_path / "a.sh").write_text("export VLLM_MY_NAME=1\n")
+    assert [(one.file, one.rule) for one in lint.lint_path(tmp_path).findings] == [("compose.yml", "env-unknown")]
+
+
+def test_a_value_that_compose_expands_into_a_flag_is_no_variable_of_the_engine(tmp_path) -> None:
+    (tmp_path / ".env").write_text("VLLM_TENSOR_PARALLEL_SIZE=1\n")
+    text = "services: {a: {image: 'vllm/vllm-openai:v0.11.0', command: '-tp ${VLLM_TENSOR_PARALLEL_SIZE}'}}\n"
+    (tmp_path / "compose.yml").write_text(text)
+    assert [one.rule for one in lint.lint_path(tmp_path).findings] == ["compose-shared-memory"]
+
+
+def test_arguments_end_at_an_operator() -> None:
+    words = [("llama-server", 1), ("-m", 1), ("x", 1), ("|", 1), ("tee", 1), ("--a", 1)]
+    assert flags.engine_command(words) == ("llama.cpp", [("-m", 1), ("x", 1)])

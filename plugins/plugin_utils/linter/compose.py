@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import yaml
 
@@ -44,7 +45,9 @@ def looks_like_compose(name: str, root: yaml.Node | None) -> bool:
 
 
 def check_compose(text: str, context: Context) -> list[Finding]:
-    """Everything that is wrong in a compose file."""
+    """Everything that is wrong in a compose file. A variable that it gives to a container is for the program there,
+    also where its value comes from a variable of the same name."""
+    context = replace(context, own=frozenset())
     try:
         roots = nodes.documents(text)
     except nodes.BrokenYamlError as error:

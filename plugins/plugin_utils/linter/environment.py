@@ -30,7 +30,7 @@ def _check(variable: Variable, context: Context) -> Iterator[Finding]:
         yield context.judged(variable.line, record, name)
         return
     family = next((one for one in families() if name.startswith(one["prefix"])), None)
-    if family and not record and name.startswith(tuple(family["theirs"])):
+    if family and not record and (name in context.own or name.startswith(tuple(family["theirs"]))):
         return
     if family and family["engine"]:
         absent = _by_version(variable, context, tables()[family["engine"]], record)
@@ -89,8 +89,6 @@ def _unknown(variable: Variable, context: Context, family: Mapping[str, Any]) ->
 
 
 def _unknown_without_table(variable: Variable, context: Context, family: Mapping[str, Any]) -> Iterator[Finding]:
-    if variable.name in context.own:
-        return
     names = [one.name for one in known("environment").values() if one.verdict != "fictitious"]
     like = near(variable.name, names)
     if family.get("near_only") and not like:
