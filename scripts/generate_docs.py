@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.linter.page import linter_page
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.profiles import NAMES, Setting, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,5 +128,5 @@ def _default(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    for page, content in pages().items():
+    for page, content in {**pages(), ROOT / "docs" / "linter.md": linter_page()}.items():
         page.write_text(content, encoding="ascii")
