@@ -123,7 +123,7 @@ def test_the_commands_of_our_units_are_shell(unit: str) -> None:
         os_tuning_zram={"size": "1G"}, os_tuning_slices={"ai": {"allowed_cpus": "1-3"}}, os_tuning_cpu_partition="root"
     )
     text = content(found, f"/etc/systemd/system/ai-workstation-{unit}.service")
-    commands = [line.partition("=")[2] for line in text.splitlines() if line.startswith(("ExecStart=", "ExecStop="))]
+    commands = [line.partition("=")[2] for line in text.splitlines() if line.startswith(("ExecStart=", "ExecStop"))]
     assert len(commands) == 2
     for command in commands:
         script = command.removeprefix("/bin/sh -ec '").removesuffix("'").replace("$$", "$")

@@ -123,8 +123,10 @@ def _zram_unit(size_bytes: int, algorithm: str, priority: int) -> tuple[str, ...
         'echo "$$device" >"$$RUNTIME_DIRECTORY/device"; '
         f'mkswap "$$device" >/dev/null; swapon --priority {priority} "$$device"'
     )
+    # After a stop, and after a start that failed half way.
     stop = (
-        'device=$$(cat "$$RUNTIME_DIRECTORY/device"); swapoff "$$device"; zramctl --reset "$$device"; '
+        'if test -e "$$RUNTIME_DIRECTORY/device"; then device=$$(cat "$$RUNTIME_DIRECTORY/device"); '
+        'swapoff "$$device" || true; zramctl --reset "$$device"; fi; '
         'if test -e "$$RUNTIME_DIRECTORY/loaded"; then modprobe -r zram || true; fi'
     )
     return (
@@ -136,7 +138,7 @@ def _zram_unit(size_bytes: int, algorithm: str, priority: int) -> tuple[str, ...
         "RemainAfterExit=yes",
         "RuntimeDirectory=ai-workstation-zram",
         f"ExecStart=/bin/sh -ec '{start}'",
-        f"ExecStop=/bin/sh -ec '{stop}'",
+        f"ExecStopPost=/bin/sh -ec '{stop}'",
         "",
         "[Install]",
         "WantedBy=multi-user.target",
