@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils.plain import plain, write_beside
+from ..plugin_utils.plain import file_name, plain, write_beside
 from ..plugin_utils.plan_file import Call, Machine, PlanFileError, compose, dump, lines, load, to_apply
 from ..plugin_utils.variables import known, specifications
 
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
     def _read(self, path: str, machine: Machine) -> dict[str, Any]:
         file = Path(path).expanduser()
         if file.is_dir():
-            file = file / f"{_file_name(machine.host)}.json"
+            file = file / f"{file_name(machine.host)}.json"
         document = load(file.read_text(encoding="utf-8"), str(file), machine)
         roles = [folder.name for folder in (_COLLECTION / "roles").iterdir()]
         modules = [module.stem for module in (_COLLECTION / "plugins" / "modules").glob("*.py")]
@@ -90,7 +90,7 @@ class ActionModule(ActionBase):
         defaults = {name: option["default"] for name, option in specifications().items() if "default" in option}
         document = compose(machine, plain(plan), variables, defaults, calls)
         readable = "\n".join(lines(document)) + "\n"
-        base = Path(path).expanduser() / _file_name(machine.host)
+        base = Path(path).expanduser() / file_name(machine.host)
         written = [
             write_beside(base.with_name(f"{base.name}.json"), dump(document)),
             write_beside(base.with_name(f"{base.name}.txt"), readable),
@@ -102,8 +102,3 @@ class ActionModule(ActionBase):
             "changes_planned": len(document["changes"]),
             "text": readable,
         }
-
-
-def _file_name(host: str) -> str:
-    """A host name may hold what a file name must not."""
-    return re.sub(r"[^\w.@:-]", "_", host)

@@ -77,12 +77,22 @@ options:
         at least 10 % busy meanwhile, else it stays unknown.
     type: int
     default: 0
+  ticket_dir:
+    description:
+      - Folder on the controller, relative to the current directory, to which the findings are written as a ticket for
+        the person who goes into the firmware menus, as text and as JSON under the name of the machine. None is written
+        by default.
+      - The ticket that lies there is compared first, and the new one says what is fixed, still wrong or new.
+    type: path
   pynvml:
     description: Set by the action plugin. The controller's C(nvidia-ml-py), so that nothing is installed on targets.
     type: str
 attributes:
+  action:
+    description: The controller's part sends nvidia-ml-py along and writes the ticket.
+    support: full
   check_mode:
-    description: Runs the same in check mode, because it changes nothing.
+    description: Runs the same in check mode, because it changes nothing. The ticket is a report, and is written too.
     support: full
   diff_mode:
     description: There is nothing to differ.
@@ -157,6 +167,11 @@ summary:
   returned: always
   type: dict
   sample: {pass: 7, fail: 1, unknown: 4}
+ticket:
+  description: The text on the controller.
+  returned: when O(ticket_dir) is given
+  type: str
+  sample: build/tickets/ws5090.txt
 machine:
   description: The board, its firmware, and this boot of the machine.
   returned: always
@@ -211,6 +226,7 @@ def main() -> None:
             "expect_iommu": {"type": "str", "choices": _ON_OFF, "default": "any"},
             "expect_secure_boot": {"type": "str", "choices": _ON_OFF, "default": "any"},
             "sample_seconds": {"type": "int", "default": 0},
+            "ticket_dir": {"type": "path"},
             "pynvml": {"type": "str", "no_log": True},
         },
         supports_check_mode=True,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,11 @@ def plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     return None if value is None else str(value)
+
+
+def file_name(host: str) -> str:
+    """The name of a machine as the name of its file: it may hold what a file name must not."""
+    return re.sub(r"[^\w.@:-]", "_", host)
 
 
 def write_beside(path: Path, text: str) -> bool:

@@ -87,7 +87,9 @@ def test_what_is_applied_is_what_was_planned_to_the_byte(bed: Bed) -> None:
     first = (bed.plans / "box.json").read_bytes()
     bed.plan()
     assert (bed.plans / "box.json").read_bytes() == first
-    planned = [[call["role"], change] for call in plan["calls"] for change in call["changes"]]
+    planned = [
+        [call["role"], {**change, "part": call["module"]}] for call in plan["calls"] for change in call["changes"]
+    ]
     assert {change["key"].rpartition("/")[2] for _role, change in planned} >= {
         "50-ai-workstation.conf",
         "persistence",
