@@ -1,7 +1,8 @@
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Write the pages that list what code knows: docs/settings.md from the table of settings, and the README of every
-role from its argument specification. A test fails when a page and its source differ."""
+"""Write the pages that list what code knows: docs/settings.md from the table of settings, docs/rules.md from
+the conflict rules and their homes, and the README of every role from its argument specification. A test fails
+when a page and its source differ."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.linter.page import linter_page
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.profiles import NAMES, Setting, settings
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.rules.page import rules_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +38,8 @@ variables to null. Every original value is in /var/lib/ai-workstation/ledger.jso
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
     roles = [path.parents[1] for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml"))]
-    return {ROOT / "docs" / "settings.md": _settings(), **{role / "README.md": _role(role) for role in roles}}
+    documents = {ROOT / "docs" / "settings.md": _settings(), ROOT / "docs" / "rules.md": rules_page()}
+    return {**documents, **{role / "README.md": _role(role) for role in roles}}
 
 
 def _settings() -> str:

@@ -34,6 +34,11 @@ class ActionModule(ActionBase):
         try:
             plan = make(facts, variables, names)
         except PlanError as error:
-            return {**result, "failed": True, "msg": str(error)}
-        skipped = plan["os_tuning"]["skipped"]
-        return {**result, "changed": False, "skipped_keys": skipped, "ansible_facts": {"workstation_plan": plan}}
+            return {**result, "failed": True, "msg": str(error), "conflicts": error.findings}
+        return {
+            **result,
+            "changed": False,
+            "conflicts": plan["findings"],
+            "skipped_keys": plan["os_tuning"]["skipped"],
+            "ansible_facts": {"workstation_plan": plan},
+        }

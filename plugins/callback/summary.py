@@ -10,8 +10,8 @@ type: aggregate
 short_description: Summarise what a run changed, skipped and found, per machine
 version_added: 0.1.0
 description:
-  - Prints, after the last task, one block per machine with every changed key, every skipped key with its reason,
-    the firmware findings, the reboot reasons and the errors.
+  - Prints, after the last task, one block per machine with every conflict of the plan, every changed key, every
+    skipped key with its reason, the firmware findings, the reboot reasons and the errors.
 options:
   report:
     description: Also write the same as JSON, per machine, to this file.
@@ -59,15 +59,19 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         data = _part(result, "result")
-        if "changes" in data or "findings" in data or "workstation_plan" in (data.get("ansible_facts") or {}):
+        if {"changes", "conflicts", "findings"} & data.keys():
             role = _part(result, "task")._role  # noqa: SLF001 - there is no public way to a task's role
             self._report(result).add(role.get_name().rpartition(".")[2] if role else "", data)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
-            self._report(result).errors.append(
-                f"{_part(result, 'task').get_name()}: {_part(result, 'result').get('msg', 'failed')}"
-            )
+            data, report = _part(result, "result"), self._report(result)
+            message = data.get("msg", "failed")
+            if data.get("conflicts"):
+                # The block CONFLICTS has them one by one: the count is enough here.
+                report.conflicts += data["conflicts"]
+                message = f"{str(message).partition(':')[0]}, see CONFLICTS above"
+            report.errors.append(f"{_part(result, 'task').get_name()}: {message}")
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._report(result).errors.append(f"cannot be reached: {_part(result, 'result').get('msg', '')}")

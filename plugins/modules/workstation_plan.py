@@ -11,7 +11,10 @@ version_added: 0.1.0
 description:
   - Puts the values of the profile and the variables of the inventory together and returns the parameters of every
     module call of the roles os_tuning and gpu_tuning as the fact C(workstation_plan).
-  - A variable that looks like one of ours and is none is an error with the nearest name.
+  - Checks facts and inventory against all conflict rules (C(docs/rules.md)), before anything is changed. Misspelt
+    variables, wishes that contradict each other and settings that this machine must not get are errors, all of them
+    in one report; they end the play for this machine only.
+  - The variable C(workstation_plan_accept) names rules whose errors become warnings.
   - Runs on the controller. Needs the facts of M(ai_infra.workstation.workstation_facts).
 options: {}
 attributes:
@@ -49,6 +52,42 @@ ansible_facts:
   type: dict
   contains:
     workstation_plan:
-      description: The profile's name and the parameters for the modules, by role.
+      description: The profile's name, the parameters for the modules, by role, and the conflicts as C(findings).
       type: dict
+conflicts:
+  description: What the conflict rules found, errors first. Also returned when the plan fails because of them.
+  returned: always, unless the facts are missing
+  type: list
+  elements: dict
+  contains:
+    rule:
+      description: Name of the rule.
+      type: str
+    severity:
+      description: One of V(error), V(warning) and V(note).
+      type: str
+    what:
+      description: What is in conflict.
+      type: str
+    why:
+      description: What would come of it.
+      type: str
+    variables:
+      description: The inventory variables it comes from.
+      type: list
+      elements: str
+    fix:
+      description: What to do.
+      type: str
+    accepted:
+      description: Whether the inventory accepts it.
+      type: bool
+  sample:
+    - rule: driver_mismatch
+      severity: error
+      what: the driver's library does not match the loaded kernel module
+      why: "the driver was upgraded without a reboot: every call to it fails, in services too"
+      variables: []
+      fix: reboot, or unload and load the nvidia modules while nothing uses them
+      accepted: false
 """

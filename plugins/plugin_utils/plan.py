@@ -13,13 +13,20 @@ from typing import Any
 from .os_side import collect
 from .os_side.parts import Parts
 from .profiles import NAMES, Wanted, settings, wanted
-from .variables import misspelt
+from .rules.base import Finding
+from .rules.context import Context
+from .rules.engine import errors, evaluate, one_line
+from .rules.inventory import unusable
 
 PERSISTENCE_UNIT = "nvidia-persistenced.service"
 
 
 class PlanError(ValueError):
-    """The inventory is wrong; every reason in one message."""
+    """The plan must not be made; every conflict in one line, and all findings beside it."""
+
+    def __init__(self, findings: list[dict[str, Any]], message: str) -> None:
+        super().__init__(message)
+        self.findings = findings
 
 
 def make(facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list[str]) -> dict[str, Any]:
@@ -27,30 +34,36 @@ def make(facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list
 
     Raises PlanError with all that is wrong at once.
     """
-    errors = [
-        f"variable {name} is not one of ours" + (f"; did you mean {near}?" if near else "; see the roles' README")
-        for name, near in misspelt(all_names)
-    ]
-    profile = variables.get("workstation_profile", "balanced")
-    if profile not in NAMES:
-        errors.append(f"workstation_profile: {profile!r} is not one of {', '.join(NAMES)}")
-    errors += [
-        f"{setting.variable}: {variables[setting.variable]!r} is not one of {', '.join(setting.choices)}, or null"
-        for setting in settings()
-        if setting.choices and variables.get(setting.variable) not in (None, *setting.choices)
-    ]
-    if errors:
-        raise PlanError("; ".join(errors))
-    values = wanted(profile, facts, variables)
-    parts = collect(values, variables, facts)
-    if parts.obstacles:
-        raise PlanError("; ".join(obstacle.reason for obstacle in parts.obstacles))
+    context, findings = review(facts, variables, all_names)
+    rows = [finding.as_dict() for finding in findings]
+    if wrong := errors(findings):
+        raise PlanError(rows, one_line(wrong))
+    values = context.values
     return {
-        "profile": profile,
-        "os_tuning": _os_tuning(values, variables, parts),
+        "profile": context.profile,
+        "os_tuning": _os_tuning(values, variables, context.parts),
         "gpu_tuning": _gpu_tuning(values, variables, facts),
+        "findings": rows,
         "from_profile": {name: entry.from_profile for name, entry in sorted(values.items()) if entry.from_profile},
     }
+
+
+def review(
+    facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list[str]
+) -> tuple[Context, list[Finding]]:
+    """Profile and inventory put together, and what the conflict rules find in it.
+
+    What cannot be put together, a profile that does not exist or a text for a list, is left out of the values
+    and is among the findings, so that all others are found as well.
+    """
+    profile = variables.get("workstation_profile", "balanced")
+    wrong = unusable(variables)
+    usable = {name: value for name, value in variables.items() if name not in wrong}
+    values = wanted(profile if profile in NAMES else "balanced", facts, usable)
+    accept = tuple(map(str, usable.get("workstation_plan_accept") or ()))
+    parts = collect(values, usable, facts)
+    context = Context(facts, values, variables, tuple(all_names), profile, accept, parts)
+    return context, evaluate(context)
 
 
 def _os_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any], parts: Parts) -> dict[str, Any]:

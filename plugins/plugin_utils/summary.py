@@ -19,6 +19,7 @@ class HostReport:
     profile: str = ""
     changes: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     skipped: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    conflicts: list[Mapping[str, Any]] = field(default_factory=list)
     findings: list[Mapping[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     reboot: list[str] = field(default_factory=list)
@@ -31,6 +32,7 @@ class HostReport:
             self.profile = plan["profile"]
         self.changes += [(role, change) for change in data.get("changes") or ()]
         self.skipped += [(role, skip) for skip in data.get("skipped_keys") or ()]
+        self.conflicts += data.get("conflicts") or ()
         self.findings += data.get("findings") or ()
         self.warnings += data.get("warnings") or ()
         self.reboot += data.get("reboot_reasons") or ()
@@ -40,6 +42,7 @@ def render(host: str, report: HostReport, check: bool) -> Iterator[str]:
     """The block of one machine."""
     yield ""
     yield f"{host}  " + (f"profile {report.profile}  " if report.profile else "") + _verdict(report, check)
+    yield from _conflicts(report)
     yield from _changes(report, check)
     yield from _skipped(report)
     yield from _findings(report)
@@ -55,6 +58,22 @@ def _verdict(report: HostReport, check: bool) -> str:
     if check:
         return f"dry run: {count} changes planned, nothing was touched"
     return f"{count} changes made" if count else "as wanted, nothing to change"
+
+
+def _conflicts(report: HostReport) -> Iterator[str]:
+    """What the rules of the plan found, errors first, each with why and what to do."""
+    if not report.conflicts:
+        return
+    kinds = ("error", "warning", "note")
+    counts = {kind: sum(conflict["severity"] == kind for conflict in report.conflicts) for kind in kinds}
+    yield "  CONFLICTS  " + ", ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in counts.items() if count)
+    for conflict in sorted(report.conflicts, key=lambda one: kinds.index(one["severity"])):
+        word = "accepted" if conflict["accepted"] else conflict["severity"]
+        yield f"    {word:<8}  {conflict['rule']}: {conflict['what']}"
+        yield f"              why        {conflict['why']}"
+        if conflict["variables"]:
+            yield f"              variables  {', '.join(conflict['variables'])}"
+        yield f"              fix        {conflict['fix']}"
 
 
 def _changes(report: HostReport, check: bool) -> Iterator[str]:

@@ -61,3 +61,40 @@ def test_findings_with_one_reason_are_one_line() -> None:
 def test_a_second_run_says_so_and_a_failure_is_first() -> None:
     assert "as wanted, nothing to change" in text(HostReport())
     assert text(HostReport(errors=["no"])).splitlines()[1] == "ws5090  FAILED"
+
+
+def conflict(severity: str, rule: str, accepted: bool = False) -> dict:
+    parts = {"what": f"what of {rule}", "why": "why", "variables": ["os_tuning_epp"], "fix": "do this"}
+    return {"rule": rule, "severity": severity, "accepted": accepted, **parts}
+
+
+def test_conflicts_come_first_with_all_their_parts_and_errors_first() -> None:
+    report = HostReport()
+    found = [
+        conflict("note", "c"),
+        conflict("warning", "b", accepted=True),
+        conflict("error", "a"),
+        conflict("error", "d"),
+    ]
+    report.add("workstation_plan", {"conflicts": found, "changes": [change("sysctl:vm.swappiness")]})
+    lines = text(report).splitlines()
+    assert lines[2] == "  CONFLICTS  2 errors, 1 warning, 1 note"
+    assert lines[3:7] == [
+        "    error     a: what of a",
+        "              why        why",
+        "              variables  os_tuning_epp",
+        "              fix        do this",
+    ]
+    assert [line.split(":")[0].split()[0] for line in lines if ": what of" in line] == [
+        "error",
+        "error",
+        "accepted",
+        "note",
+    ]
+    assert lines.index("  CHANGED") > lines.index("    note      c: what of c")
+
+
+def test_without_conflicts_there_is_no_such_block() -> None:
+    report = HostReport()
+    report.add("workstation_plan", {"conflicts": []})
+    assert "CONFLICTS" not in text(report)
