@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Completed
+from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.knobs import MOUNT_DEFAULTS
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import block_device_settings as subject
-from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects.mount_options import live_options
+from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects.mount_options import GROUPS, live_options
 from fake_kernel import FakeKernel, run_module
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,16 +23,20 @@ INFO = "/proc/self/mountinfo"
 
 
 def remount(kernel: FakeKernel, words: list[str]) -> Completed:
-    """A bind remount: the mount has exactly the restrictions that are named."""
+    """A bind remount. What is not named stays as it was: releases of mount differ there, so each option is named."""
     if kernel.container:
         return Completed(32, "", "mount: /mnt/ai-data: permission denied.")
-    options = words[1].split(",")
-    assert options[:2] == ["remount", "bind"]
-    printed = [option for option in options[2:] if option not in ("dev", "suid", "exec", "diratime", "strictatime")]
+    named = words[1].split(",")
+    assert named[:2] == ["remount", "bind"]
     lines = [line.split() for line in kernel.text(INFO).splitlines()]
     for fields in lines:
         if fields[4] == words[-1]:
-            fields[5] = ",".join(printed)
+            kept = fields[5].split(",")
+            for group in GROUPS:
+                chosen = [option for option in named if option in group]
+                if chosen:
+                    kept = [option for option in kept if option not in group] + chosen
+            fields[5] = ",".join(option for option in kept if option not in MOUNT_DEFAULTS)
     kernel.put(INFO, "\n".join(" ".join(fields) for fields in lines))
     return Completed(0, "", "")
 
