@@ -186,17 +186,38 @@ class _Origin:
         return ", ".join(_once(self._of_one(variable, part) for variable in variables.split(", ")))
 
     def _of_one(self, variable: str, part: str) -> str:
-        by_profile = self.plan.get("from_profile", {}).get(variable) or []
-        if by_profile and (not part or part in by_profile):
+        if self._by_profile(variable, part):
             return f"profile {self.plan['profile']}"
         if variable not in self.variables or self.variables[variable] == self.defaults.get(variable):
             return "default of the role"
         return "inventory"
 
+    def names(self, variable: str, part: str) -> bool:
+        """Whether this part of the variable is there at all; else something else asks for it."""
+        return part in _names(self.variables.get(variable)) or self._by_profile(variable, part)
+
+    def _by_profile(self, variable: str, part: str) -> bool:
+        parts = self.plan.get("from_profile", {}).get(variable) or []
+        if not part or part in parts:
+            return bool(parts)
+        rows = [row for row in settings() if row.variable == variable and variable in parts]
+        return any(part in _names(row.profiles[self.plan["profile"]]) for row in rows)
+
+
+def _names(value: Any) -> set[str]:
+    """What the parts of a variable are called."""
+    if isinstance(value, Mapping):
+        return {str(key) for key in value}
+    if isinstance(value, list):
+        return {
+            str(item[key]) for item in value if isinstance(item, Mapping) for key in ("name", "path") if key in item
+        }
+    return set()
+
 
 def _explain(call: Call, change: Mapping[str, Any], origin: _Origin) -> dict[str, Any]:
     """A change with all that a reader wants to know before he says yes."""
-    kind, part = _kind(f"{call.role}/{call.module} {change['key']}")
+    kind, part = _kind(f"{call.role}/{call.module} {change['key']}", origin)
     released = change["reason"].startswith(_RELEASED)
     where = f"{kind.variable}[{part!r}]" if part else kind.variable
     return {
@@ -216,12 +237,13 @@ def _explain(call: Call, change: Mapping[str, Any], origin: _Origin) -> dict[str
     }
 
 
-def _kind(words: str) -> tuple[Kind, str]:
-    for kind in kinds():
-        match = re.match(kind.match, words)
-        if match:
-            return kind, match.groupdict().get("part") or ""
-    return Kind("", words.partition(" ")[0], "medium"), ""
+def _kind(words: str, origin: _Origin) -> tuple[Kind, str]:
+    """The first kind that fits and whose variable names the part; else the first that fits without a part."""
+    found = [(kind, match.groupdict().get("part") or "") for kind in kinds() if (match := re.match(kind.match, words))]
+    for kind, part in found:
+        if not part or origin.names(kind.variable, part):
+            return kind, part
+    return found[0] if found else (Kind("", words.partition(" ")[0], "medium"), "")
 
 
 def _why(variable: str, part: str) -> str:

@@ -82,6 +82,31 @@ def test_every_change_says_who_wants_it_why_and_how_to_undo_it() -> None:
     assert explained("file:/etc/a")["from"] == "default of the role"
 
 
+NET = "sysctl:net.core.x"
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "variables", "words"),
+    [
+        ("kernel_settings", "sysctl:net.core.rmem_max", {}, "os_tuning_serves_wan"),
+        ("kernel_settings", NET, {"os_tuning_sysctl": {"net.core.x": 1}}, "os_tuning_sysctl['net.core.x']"),
+        ("unit_state", "unit_file:fstrim.timer", {}, "os_tuning_units['fstrim.timer']"),
+        ("unit_state", "unit_active:cups.service", {}, "os_tuning_units, os_tuning_services_disabled"),
+        ("unit_state", "unit_file:a", {"os_tuning_units": [{"name": "a"}]}, "os_tuning_units['a']"),
+        ("unit_state", "unit_active:dev-sda1.swap", {}, "os_tuning_swap"),
+        ("managed_files", "file:/etc/systemd/journald.conf.d/50-ai-workstation.conf", {}, "os_tuning_journal_max"),
+        ("managed_files", "dir:/etc/systemd/system/ai.slice.d", {}, "os_tuning_slices"),
+        ("managed_files", "file:/etc/a", {"os_tuning_files": [{"path": "/etc/a"}]}, "os_tuning_files['/etc/a']"),
+    ],
+)  # fmt: skip
+def test_what_a_wish_brings_along_is_said_to_come_from_the_wish(
+    module: str, key: str, variables: dict, words: str
+) -> None:
+    plan = {"profile": "balanced", "from_profile": {"os_tuning_units": ["os_tuning_units"]}}
+    (row,) = compose(MACHINE, plan, variables, {}, [call("os_tuning", module, change(key))])["changes"]
+    assert row["variable"] == words
+
+
 def test_what_goes_back_is_named_as_such() -> None:
     row = explained("sysctl:vm.dirty_ratio")
     assert (row["from"], row["undo"]) == ("named by nothing any more", "name it in the inventory again")
