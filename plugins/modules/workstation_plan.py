@@ -52,8 +52,16 @@ ansible_facts:
   type: dict
   contains:
     workstation_plan:
-      description: The profile's name, the parameters for the modules, by role, and the conflicts as C(findings).
+      description:
+        - The profile's name, the parameters for the modules, by role, and the conflicts as C(findings).
+        - C(os_tuning.services_running) has the active services, and C(os_tuning.services_not_needed) those among them
+          that could be listed in C(os_tuning_services_disabled).
       type: dict
+skipped_keys:
+  description: What the profile wants and this machine cannot have, each with the reason.
+  returned: success
+  type: list
+  elements: dict
 conflicts:
   description: What the conflict rules found, errors first. Also returned when the plan fails because of them.
   returned: always, unless the facts are missing
