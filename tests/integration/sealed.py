@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -42,10 +43,10 @@ def _sealed(folder: Path, *command: str) -> list[str]:
 @lru_cache(maxsize=1)
 def why_not() -> str:
     """Why nothing can be sealed here; empty when it can."""
-    folder = private.ROOT / "build" / "sealed"
     try:
-        Host(folder)
-        done = subprocess.run(_sealed(folder, "true"), capture_output=True, text=True, check=False)
+        with tempfile.TemporaryDirectory() as folder:
+            Host(Path(folder))
+            done = subprocess.run(_sealed(Path(folder), "true"), capture_output=True, text=True, check=False)
     except OSError as error:
         return f"no sealed machine here: {error}"
     return f"no sealed machine here: {done.stdout}{done.stderr}".strip() if done.returncode else ""
