@@ -66,12 +66,8 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
             data, report = _part(result, "result"), self._report(result)
-            message = data.get("msg", "failed")
-            if data.get("conflicts"):
-                # The block CONFLICTS has them one by one: the count is enough here.
-                report.conflicts += data["conflicts"]
-                message = f"{str(message).partition(':')[0]}, see CONFLICTS above"
-            report.errors.append(f"{_part(result, 'task').get_name()}: {message}")
+            report.conflicts += data.get("conflicts") or ()
+            report.errors.append(f"{_part(result, 'task').get_name()}: {data.get('msg', 'failed')}")
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._report(result).errors.append(f"cannot be reached: {_part(result, 'result').get('msg', '')}")

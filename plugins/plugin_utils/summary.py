@@ -48,7 +48,9 @@ def render(host: str, report: HostReport, check: bool) -> Iterator[str]:
     yield from _findings(report)
     yield from _plain("WARNINGS", report.warnings)
     yield from _plain("A REBOOT IS NEEDED", report.reboot)
-    yield from _plain("ERRORS", report.errors)
+    # The block CONFLICTS has them one by one: here their number is enough.
+    shown = r"\1, see CONFLICTS above" if report.conflicts else r"\g<0>"
+    yield from _plain("ERRORS", (re.sub(r"(: \d+ conflicts?): .*", shown, error) for error in report.errors))
 
 
 def _verdict(report: HostReport, check: bool) -> str:

@@ -71,7 +71,8 @@ def test_conflicts_end_the_play_of_their_machine_alone_and_are_all_reported(play
     ]
     assert reports["good"]["errors"] == []
     (error,) = reports["bad"]["errors"]
-    assert error.endswith(": 3 conflicts, see CONFLICTS above")
+    assert ": 3 conflicts: unknown_variable: variable os_tuning_governer is not one of ours; did you mean" in error
+    assert "Plan what it needs: 3 conflicts, see CONFLICTS above\n" in output
     assert "  CONFLICTS  3 errors" in output
     assert "did you mean os_tuning_governor?" in output
     assert "Traceback" not in output

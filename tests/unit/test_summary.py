@@ -94,6 +94,13 @@ def test_conflicts_come_first_with_all_their_parts_and_errors_first() -> None:
     assert lines.index("  CHANGED") > lines.index("    note      c: what of c")
 
 
+def test_an_error_of_conflicts_is_only_counted_below_them() -> None:
+    error = "Plan: 2 conflicts: a: what of a; do this; d: what of d; do this"
+    shown = text(HostReport(conflicts=[conflict("error", "a")], errors=[error])).splitlines()
+    assert shown[-1] == "    Plan: 2 conflicts, see CONFLICTS above"
+    assert text(HostReport(errors=["Plan: 2 conflicts: a"])).splitlines()[-1] == "    Plan: 2 conflicts: a"
+
+
 def test_without_conflicts_there_is_no_such_block() -> None:
     report = HostReport()
     report.add("workstation_plan", {"conflicts": []})
