@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -51,6 +52,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(wanted: Sequence[str]) -> int:
+    # A benchmark that is stopped still has to clean up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     known = benchmarks()
     if unknown := [name for name in wanted if name not in known]:
         print(f"unknown benchmark {unknown[0]!r}: {', '.join(known)}", file=sys.stderr)

@@ -45,6 +45,7 @@ _PARTS = {
     "unit_state": "files and units",
     "units": "files and units",
     "kernel_command_line": "kernel command line",
+    "workstation_state": "all of os_tuning",
     "nvidia_gpu_state": "gpu",
 }
 
