@@ -12,6 +12,7 @@ from typing import Any
 
 from .os_side import collect
 from .os_side.parts import Parts
+from .placed import from_placement
 from .profiles import NAMES, Wanted, settings, wanted
 from .rules.base import Finding
 from .rules.context import Context
@@ -43,6 +44,7 @@ def make(facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list
         "profile": context.profile,
         "os_tuning": _os_tuning(values, variables, context.parts),
         "gpu_tuning": _gpu_tuning(values, variables, facts),
+        "placement": context.placement if isinstance(context.placement, Mapping) else None,
         "findings": rows,
         "from_profile": {name: entry.from_profile for name, entry in sorted(values.items()) if entry.from_profile},
     }
@@ -61,6 +63,12 @@ def review(
     usable = {name: value for name, value in variables.items() if name not in wrong}
     values = wanted(profile if profile in NAMES else "balanced", facts, usable)
     accept = tuple(map(str, usable.get("workstation_plan_accept") or ()))
+    placement = Context(facts, values, variables).placement
+    if isinstance(placement, Mapping):
+        exclusive = [one["name"] for one in usable["workstation_services"] if one.get("exclusive")]
+        for name, value in from_placement(profile, placement, exclusive).items():
+            if name not in usable:
+                values[name] = Wanted(value, [name])
     parts = collect(values, usable, facts)
     context = Context(facts, values, variables, tuple(all_names), profile, accept, parts)
     return context, evaluate(context)

@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.ai_infra.workstation.plugins.module_utils import values
+from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Host
+from ansible_collections.ai_infra.workstation.plugins.module_utils.facts.gather import gather
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils import plan, profiles, variables
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.conditions import CONDITIONS
+from topologies import ryzen_9950x, write_tree
 
 EPP = {"cpu": {"cpufreq": {"policies": [{"epps": ["performance", "power"]}]}}}
 
@@ -112,3 +116,37 @@ def test_what_a_profile_decides_can_be_null_in_the_argument_specification() -> N
     # Ansible refuses null for an option with choices.
     specs = variables.specifications()
     assert not [setting.variable for setting in profiles.settings() if "choices" in specs[setting.variable]]
+
+
+SERVICES = [{"name": "llama_cpu", "engine": "llama_cpp", "cpus": 2, "exclusive": True}, {"name": "web"}]
+
+
+@pytest.fixture(scope="module")
+def ryzen(tmp_path_factory: pytest.TempPathFactory):
+    root = tmp_path_factory.mktemp("ryzen")
+    write_tree(ryzen_9950x(), root)
+    return gather(Host(str(root)))
+
+
+@pytest.mark.parametrize("profile", profiles.NAMES)
+def test_services_are_placed_and_interrupts_stay_away_from_them(ryzen: dict, profile: str) -> None:
+    made = make({"workstation_services": SERVICES, "workstation_profile": profile}, ryzen)
+    taken = made["placement"]["services"]["llama_cpu"]["cpus"]
+    assert len(values.cpus("", taken)) == 2
+    banned = made["os_tuning"]["irqbalance"].get("banned_cpus")
+    assert banned == (None if profile == "conservative" else taken)
+    rules = made["os_tuning"]["interrupts"]
+    assert bool(rules) == (profile == "aggressive")
+    for rule in rules:
+        assert not set(values.cpus("", rule["cpus"])) & set(values.cpus("", taken))
+
+
+def test_what_the_inventory_says_of_interrupts_stands(ryzen: dict) -> None:
+    given = {"os_tuning_inference_cpus": "30", "workstation_services": SERVICES}
+    assert make(given, ryzen)["os_tuning"]["irqbalance"] == {"banned_cpus": "30"}
+
+
+def test_services_that_do_not_fit_are_a_conflict(ryzen: dict) -> None:
+    wish = {"name": "big", "cpus": 400, "exclusive": True}
+    with pytest.raises(plan.PlanError, match="big"):
+        make({"workstation_services": [wish]}, ryzen)
