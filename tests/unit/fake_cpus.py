@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from fake_kernel import FakeKernel
 CPU = "/sys/devices/system/cpu"
 EPP_NUMBERS = {"0": "performance", "128": "balance_performance", "192": "balance_power", "255": "power"}
 EPP_WORDS = [*EPP_NUMBERS.values(), "default"]
+LOWEST, BASE, BOOSTED = 400000, 3500000, 5000000  # kHz
 STATES = (("POLL", 0), ("C1", 1), ("C2", 18), ("C3", 350))
 
 
@@ -30,7 +30,11 @@ class FakeCpus:
     boost: str = "boost"
     default_governor: str = "powersave"
     shared: int = 1
-    parked: dict[int, Path] = field(default_factory=dict)
+    # Linux before 6.10 with intel_pstate: cpuinfo_max_freq stays where it is while turbo is off.
+    ceiling_shown: bool = True
+    # What was asked for as a limit, by path, with what it showed then: the kernel keeps the first and shows
+    # it cut to what the CPU does at the time.
+    asked: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = 2 * self.cores
@@ -70,25 +74,30 @@ class FakeCpus:
             self.kernel.put_all({f"{folder}/name": name, f"{folder}/latency": latency, f"{folder}/disable": 0})
 
     def _put_policy(self, number: int) -> None:
-        at = lambda name: self.policy(number, name)  # noqa: E731
+        def at(name: str) -> str:
+            return self.policy(number, name)
+
         cpus = range(number, number + self.shared)
         self.kernel.put_all(
             {
                 at("related_cpus"): " ".join(str(cpu) for cpu in cpus),
                 at("scaling_driver"): self.driver,
                 at("scaling_available_governors"): " ".join(self.governors),
-                at("cpuinfo_min_freq"): 400000,
-                at("cpuinfo_max_freq"): 5000000,
+                at("cpuinfo_min_freq"): LOWEST,
+                at("cpuinfo_max_freq"): BOOSTED,
             }
         )
         self.kernel.put(at("scaling_governor"), self.default_governor, self._governor(number))
-        self.kernel.put(at("scaling_min_freq"), "400000", self._limit(number))
-        self.kernel.put(at("scaling_max_freq"), "5000000", self._limit(number))
+        self.kernel.put(at("scaling_min_freq"), str(LOWEST), self._limit(number))
+        self.kernel.put(at("scaling_max_freq"), str(BOOSTED), self._limit(number))
         if self.active or self.driver == "intel_cpufreq":
             self.kernel.put(at("energy_performance_available_preferences"), " ".join(EPP_WORDS))
             self.kernel.put(at("energy_performance_preference"), "balance_performance", self._epp(number))
+        if self.driver.startswith("intel"):
+            self.kernel.put(at("base_frequency"), str(BASE))
         if self.boost in ("boost", "policy"):
             self.kernel.put(at("boost"), "1", self._policy_boost(number))
+        self._move_ceiling(number, self._boosts())
 
     # -- what the drivers do -----------------------------------------------------------------------
 
@@ -113,7 +122,7 @@ class FakeCpus:
         return rule
 
     def _limit(self, number: int):
-        """A minimum above the maximum is refused, and both are pulled into the hardware's range."""
+        """A minimum above the maximum is refused, as kernels before the frequency requests (5.3) did."""
 
         def rule(kernel: FakeKernel, text: str) -> str:
             path = kernel.writes[-1]
@@ -121,35 +130,59 @@ class FakeCpus:
             low, high = (int(text), high) if path.endswith("min_freq") else (low, int(text))
             if low > high:
                 raise OSError(errno.EINVAL, "Invalid argument")
-            return str(min(max(int(text), 400000), int(self.read(number, "cpuinfo_max_freq") or 0)))
+            self.asked[path] = (int(text), int(text))
+            kernel.put(path, text)
+            self._show_limits(number)
+            return kernel.text(path) or ""
 
         return rule
 
-    def _boost(self, _kernel: FakeKernel, text: str) -> str:
-        self._move_ceiling(text == "1")
-        return text
+    def _show_limits(self, number: int) -> None:
+        """cpufreq_verify_within_limits(): every limit shows what was asked for, cut to what goes now."""
+        high = BOOSTED if self.read(number, "boost") != "0" and self._boosts() else BASE
+        if self.driver == "acpi-cpufreq":
+            high = BOOSTED  # the table of this driver is the same with and without boost
+        for name in ("scaling_max_freq", "scaling_min_freq"):
+            path, shown = self.policy(number, name), int(self.read(number, name) or 0)
+            asked, last = self.asked.get(path, (shown, shown))
+            asked = asked if shown == last else shown
+            high = min(max(asked, LOWEST), high)
+            self.asked[path] = (asked, high)
+            self.kernel.put(path, str(high))
 
-    def _no_turbo(self, _kernel: FakeKernel, text: str) -> str:
-        self._move_ceiling(text == "0")
+    def _boosts(self) -> bool:
+        """The switch for all CPUs."""
+        no_turbo, boost = self.kernel.text(f"{CPU}/intel_pstate/no_turbo"), self.kernel.text(f"{CPU}/cpufreq/boost")
+        return no_turbo != "1" and boost != "0"
+
+    def _boost(self, kernel: FakeKernel, text: str) -> str:
+        return self._switch(f"{CPU}/cpufreq/boost", text, text == "1")
+
+    def _no_turbo(self, kernel: FakeKernel, text: str) -> str:
+        return self._switch(f"{CPU}/intel_pstate/no_turbo", text, text == "0")
+
+    def _switch(self, path: str, text: str, up: bool) -> str:
+        self.kernel.put(path, text)
+        for folder in self.kernel.glob(f"{CPU}/cpufreq/policy*"):
+            self._move_ceiling(int(folder.rpartition("policy")[2]), up)
         return text
 
     def _policy_boost(self, number: int):
         def rule(_kernel: FakeKernel, text: str) -> str:
-            self._move_ceiling(text == "1", f"policy{number}")
+            if not self._boosts():
+                raise OSError(errno.EINVAL, "Invalid argument")
+            self._move_ceiling(number, text == "1")
             return text
 
         return rule
 
-    def _move_ceiling(self, up: bool, policies: str = "policy*") -> None:
-        """Boost changes the hardware limit, the limit of the policy and the switch of the policy along."""
-        for path in self.kernel.glob(f"{CPU}/cpufreq/{policies}/scaling_max_freq"):
-            folder = os.path.dirname(path)
-            ceiling = 5000000 if up else 3500000
-            self.kernel.put(f"{folder}/cpuinfo_max_freq", str(ceiling))
-            limit = ceiling if up else min(ceiling, int(self.kernel.text(path) or 0))
-            self.kernel.put(path, str(limit))
-            if self.kernel.exists(f"{folder}/boost"):
-                self.kernel.put(f"{folder}/boost", str(int(up)))
+    def _move_ceiling(self, number: int, up: bool) -> None:
+        """Boost moves the switch of the policy, what the CPU does and what the limits show."""
+        if self.read(number, "boost") is not None:
+            self.kernel.put(self.policy(number, "boost"), str(int(up)))
+        if self.ceiling_shown and self.driver != "acpi-cpufreq":
+            self.kernel.put(self.policy(number, "cpuinfo_max_freq"), str(BOOSTED if up else BASE))
+        self._show_limits(number)
 
     def _smt(self, kernel: FakeKernel, text: str) -> str:
         if kernel.text(f"{CPU}/smt/control") == "forceoff":

@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import cpu_governor
 from fake_cpus import CPU, FakeCpus
 from fake_kernel import FakeKernel, refuse, run_module
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 GOVERNOR, EPP = "scaling_governor", "energy_performance_preference"
@@ -41,7 +43,7 @@ def writes(kernel: FakeKernel) -> list[str]:
 
 
 def entries(kernel: FakeKernel) -> dict:
-    return json.loads(kernel.text(LEDGER))["entries"]
+    return json.loads(kernel.text(LEDGER) or '{"entries": {}}')["entries"]
 
 
 EVERYTHING = [
@@ -52,6 +54,10 @@ EVERYTHING = [
     {"boost": False, "policies": "0-1"},
     {"min_mhz": "2000", "max_mhz": "3000.5"},
     {"min_mhz": "hardware", "max_mhz": "hardware", "governor": "performance"},
+    {"boost": False, "max_mhz": "hardware"},
+    {"boost": False, "min_mhz": "1000", "max_mhz": "3500"},
+    {"max_mhz": "3500"},
+    {"min_mhz": "4000", "max_mhz": "4500"},
     {"idle_latency_us": 20},
     {"idle_latency_us": 20, "idle_mechanism": "disable", "policies": [2, 3]},
     {"idle_latency_us": 0, "accept_polling": True},
@@ -80,30 +86,39 @@ def test_there_again_and_back(kernel: FakeKernel, driver: str, wanted: dict) -> 
     assert entries(kernel) == {}
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    calls=st.lists(st.sampled_from(EVERYTHING), min_size=1, max_size=4),
-    driver=st.sampled_from(["intel_pstate", "amd-pstate-epp"]),
-)
-def test_any_sequence_of_calls_ends_where_it_began(
-    tmp_path_factory: pytest.TempPathFactory, calls: list[dict], driver: str
-) -> None:
-    kernel = FakeKernel(tmp_path_factory.mktemp("cpus"))
-    cpus = FakeCpus(kernel, cores=2, driver=driver)
-    before = cpus.tree()
-    for wanted in [*calls, {}]:
-        try:
-            real = call(kernel, **wanted)
-        except RefusedError:
-            continue  # a limit outside what boost off leaves
-        again = call(kernel, check=True, **wanted)
-        assert again["changes"] == [], (wanted, real["changes"])
-    assert cpus.tree() == before
-    assert entries(kernel) == {}
+DRIVERS = [
+    {"driver": "intel_pstate", "boost": "no_turbo"},
+    {"driver": "intel_pstate", "boost": "no_turbo", "ceiling_shown": False},
+    {"driver": "amd-pstate-epp"},
+    {"driver": "amd-pstate-epp", "boost": "policy"},
+    {"boost": "boost", **ACPI},
+]
+
+
+LIMITS = {"min_mhz": "2000", "max_mhz": "3000.5"}
+
+
+@example(calls=[LIMITS, {"boost": False, "policies": "0-1"}, {"boost": False}], driver=DRIVERS[2])
+@example(calls=[{"boost": False}, {"boost": False, "smt": "off"}], driver=DRIVERS[2])
+@example(calls=[{"smt": "off"}, {"boost": False}, {"max_mhz": "3500"}], driver=DRIVERS[0])
+@example(calls=[{"smt": "off"}, {"boost": False}, LIMITS], driver=DRIVERS[3])
+@settings(max_examples=40, deadline=None)
+@given(calls=st.lists(st.sampled_from(EVERYTHING), min_size=1, max_size=5), driver=st.sampled_from(DRIVERS))
+def test_any_sequence_of_calls_ends_where_it_began(calls: list[dict], driver: dict) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = FakeKernel(Path(folder))
+        cpus = FakeCpus(kernel, cores=2, **driver)
+        before = cpus.tree()
+        for wanted in [*calls, {}]:
+            try:
+                predicted = call(kernel, check=True, **wanted)
+            except RefusedError:
+                continue  # a limit outside what boost off leaves, or what this driver lacks
+            assert call(kernel, **wanted) == predicted
+            again = call(kernel, check=True, **wanted)
+            assert again["changes"] == [], (wanted, predicted["changes"])
+        assert cpus.tree() == before
+        assert entries(kernel) == {}
 
 
 def test_governor_is_written_on_every_policy(kernel: FakeKernel) -> None:
@@ -181,6 +196,38 @@ def test_boost_of_one_policy(kernel: FakeKernel) -> None:
     cpus = FakeCpus(kernel)
     assert keys(call(kernel, boost=False, policies="2")) == ["cpufreq:policy2/boost"]
     assert [cpus.read(number, "boost") for number in (1, 2)] == ["1", "0"]
+
+
+@pytest.mark.parametrize("driver", DRIVERS[:3], ids=str)
+def test_a_limit_let_go_while_boost_is_off_waits_for_boost(kernel: FakeKernel, driver: dict) -> None:
+    cpus = FakeCpus(kernel, cores=1, **driver)
+    call(kernel, max_mhz=3000, boost=False)
+    outcome = call(kernel, boost=False)
+    assert outcome["changes"][0]["after"] == cpus.read(0, MAX) == "3500000"
+    assert "as far as it goes without boost" in outcome["changes"][0]["reason"]
+    assert entries(kernel)[f"cpufreq:policy0/{MAX}"]["original"] == "5000000"
+    call(kernel)
+    assert cpus.read(0, MAX) == "5000000"
+
+
+def test_a_limit_above_what_boost_leaves_takes_the_call_back(kernel: FakeKernel) -> None:
+    cpus = FakeCpus(kernel, cores=1)
+    call(kernel, max_mhz=4000)
+    with pytest.raises(ApplyError, match="scaling_max_freq: '4000000' does not hold.*nothing of this call remains"):
+        call(kernel, max_mhz=4000, boost=False)
+    assert (cpus.read(0, MAX), cpus.read(0, "boost")) == ("4000000", "1")
+
+
+def test_the_switch_of_a_policy_waits_for_the_one_for_all_cpus(kernel: FakeKernel) -> None:
+    cpus = FakeCpus(kernel, cores=1)
+    call(kernel, boost=False, policies="0")
+    call(kernel, boost=False)
+    assert [cpus.read(number, "boost") for number in (0, 1)] == ["0", "0"]
+    call(kernel)
+    assert [cpus.read(number, "boost") for number in (0, 1)] == ["1", "1"]
+    kernel.write_value(f"{CPU}/cpufreq/boost", "0")
+    with pytest.raises(RefusedError, match=r"policy0/boost: the switch for all CPUs is off \(.*cpufreq/boost\)"):
+        call(kernel, boost=True, policies="0")
 
 
 def test_governors_differ_between_core_types(kernel: FakeKernel) -> None:
@@ -481,20 +528,18 @@ def test_killed_anywhere_then_run_again_and_back(tmp_path: Path) -> None:
         pass
 
     wanted = {"smt": "off", "governor": "performance", "boost": False, "idle_latency_us": 20}
+
+    def stop(kernel: FakeKernel, after: int, path: str) -> None:
+        kernel.writes.append(path)
+        if len(kernel.writes) > after:
+            raise Killed
+
     point, finished = 0, False
     while not finished:
         kernel = FakeKernel(tmp_path / str(point))
         cpus = FakeCpus(kernel, cores=1)
         before = cpus.tree()
-        left = [point]
-
-        def stop(path: str, kernel: FakeKernel = kernel, left: list[int] = left) -> None:
-            kernel.writes.append(path)
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-
-        kernel.before_write = stop
+        kernel.before_write = partial(stop, kernel, point)
         try:
             call(kernel, **wanted)
             finished = True

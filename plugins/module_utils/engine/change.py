@@ -35,9 +35,12 @@ class Change:
     stay the same for our record to stay true. partial: the kernel may grant less than asked. explain:
     what to say, with {got} for the value read back, where the kernel took the write and did not do it.
     presence: `leaves` where a later change of the call takes the place away or moves the value (its CPU goes
-    offline), `appears` where an earlier change of the call brings the place (`before` is then foreseen).
+    offline): what it reads until then proves nothing; `appears` where an earlier change of the call brings the
+    place (`before` is then foreseen).
     until_reboot: names that stay in force until a reboot; the ledger remembers them for this boot.
     at_once: the actions run right after this write, before the next one, and not at the end.
+    moved_by: the key of a neighbour that keeps this value from where it goes back to: it counts as touched by that.
+    original: what the value would be without us, where a neighbour of ours hides that from `before`.
     """
 
     place: Place
@@ -56,6 +59,8 @@ class Change:
     presence: str = ""
     until_reboot: tuple[str, ...] = ()
     at_once: bool = False
+    moved_by: str = ""
+    original: Value = None
 
     @property
     def key(self) -> str:
@@ -81,6 +86,8 @@ class Draft:
     before and does not name now goes back to its original. `refusals` end the call before any write.
     `actions` must run even where nothing changes: what an earlier run left to do.
     `releases_first`: what goes back must be free before the new values can be had (memory).
+    `gone`: keys whose place goes with this call and comes back as the kernel makes it: nothing to take back.
+    `holds`: what is as wanted already and must still be so where a change moves its neighbours.
     """
 
     optional: frozenset[str] = frozenset()
@@ -93,12 +100,16 @@ class Draft:
     report: dict[str, Any] = field(default_factory=dict)
     releases_first: bool = False
     actions: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    holds: list[tuple[Place, Value]] = field(default_factory=list)
 
     def want(self, key: str, kind: str, address: str, before: Value, after: Value, **more: Any) -> None:
         """State the wanted value of one key; it becomes a change only where it differs."""
         self.covered.add(key)
         if before != after:
             self.changes.append(Change(Place(key, kind, address), before, after, **more))
+        elif not more.get("presence"):
+            self.holds.append((Place(key, kind, address), after))
 
     def cannot(self, key: str, reason: str) -> None:
         """This machine does not have the key: a skip where it is optional, else a refusal."""

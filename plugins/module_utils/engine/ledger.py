@@ -126,8 +126,11 @@ class Ledger:
         order = max([entry.order for entry in self.entries.values()], default=0)
         for change in changes:
             order += 1
+            fresh = change.key not in self.entries
             entry = self._open(change.place, change.before, owner, change.scope, order)
-            entry.intent, entry.touched_by = [change.after], ""
+            if fresh and change.original is not None:
+                entry.original = change.original
+            entry.intent, entry.touched_by = [change.after], change.moved_by
             entry.actions = list(change.actions)
             self.pending_actions.update(change.actions)
         for place, before, cause in touched:

@@ -71,7 +71,7 @@ def converge(subject: Subject, params: Mapping[str, Any], check_mode: bool, mach
         try:
             if not changes:
                 return result(draft, finish_actions(machine), [], [])
-            done = apply(machine, owner_of(subject, params), changes)
+            done = apply(machine, owner_of(subject, params), changes, draft)
         except OSError as error:
             raise ApplyError(
                 f"{subject.NAME}: {error.strerror or error}: {error.filename or PATH}; nothing was changed"

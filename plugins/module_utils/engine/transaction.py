@@ -11,7 +11,7 @@ from ..doors.host import Host
 from ..errors import ApplyError
 from . import knobs
 from .actions import run_actions
-from .change import Change, Place, Value, public_value
+from .change import Change, Draft, Place, Value, public_value
 from .machine import Machine
 
 _ROUNDS = 3  # a restored value may push a neighbour once more (THP and min_free_kbytes): settle in rounds
@@ -26,8 +26,8 @@ class Applied:
     actions: list[str] = field(default_factory=list)
 
 
-def apply(machine: Machine, owner: str, changes: list[Change]) -> Applied:
-    """Write all changes in order. Raises ApplyError after putting back what this call had written."""
+def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft) -> Applied:
+    """Write the changes of a draft and its releases in order. Raises ApplyError after putting them back."""
     ledger = machine.ledger
     _clean_up(machine.host, changes)
     touched = _read_touched(machine, changes)
@@ -46,10 +46,12 @@ def apply(machine: Machine, owner: str, changes: list[Change]) -> Applied:
                 applied.actions += run_actions(machine.host, change.actions)
                 later = (name for item in changes[changes.index(change) + 1 :] for name in item.actions)
                 ledger.pending_actions -= set(change.actions) - set(later)
-        _settle(machine, applied.changes)
+        _settle(machine, applied.changes, draft.holds)
         applied.actions += run_actions(machine.host, ledger.pending_actions)
     except (OSError, ApplyError) as error:
         raise _take_back(machine, changes, written, touched, error) from error
+    for key in draft.gone:
+        ledger.forget(key)
     _close(machine, applied, changes, touched)
     return applied
 
@@ -130,7 +132,7 @@ def _write(machine: Machine, change: Change) -> Change | str | None:
     if not knobs.has_getter(change.place):
         return change
     live = knobs.read(machine, change.place)
-    if live == change.after:
+    if live == change.after or change.presence == "leaves":
         return change
     if change.partial:
         # Asking again in this boot would bring no more: the subject may say so instead of trying.
@@ -157,9 +159,11 @@ def granted(asked: Value, live: Value) -> str:
     return f"asked for {asked}, granted {live}"
 
 
-def _settle(machine: Machine, changes: list[Change]) -> None:
+def _settle(machine: Machine, changes: list[Change], holds: list[tuple[Place, Value]]) -> None:
     """Prove that every value still holds after the last write; one that a neighbour moved is written again."""
     places = [(change.place, change.after) for change in changes if change.presence != "leaves"]
+    if any(change.touches for change in changes):
+        places += holds
     if all(_holds(machine, place, value) for place, value in places):
         return
     for place, value, reason in restore(machine, places):

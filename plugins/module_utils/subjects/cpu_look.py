@@ -168,6 +168,7 @@ def _look_policy(machine: Machine, name: str) -> Policy | None:
         BOOST,
         "cpuinfo_min_freq",
         "cpuinfo_max_freq",
+        "base_frequency",
         "scaling_available_governors",
         "energy_performance_available_preferences",
     ):

@@ -196,7 +196,6 @@ def _place(draft: Draft, live: Live, rule: Rule, after: str, reason: str) -> boo
     if not after:
         draft.cannot(live.key, f"rule {rule.words} leaves no online CPU for it")
     elif live.cpus is None or not live.writable:
-        path = f"{live.interrupt.path}/smp_affinity_list"
         draft.cannot(live.key, READ_ONLY)
     else:
         draft.want(
