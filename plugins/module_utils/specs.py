@@ -195,3 +195,21 @@ SPECS: dict[str, dict[str, Any]] = {
         "require_gpu": {"type": "bool", "default": True},
     },
 }
+
+# firmware_report, a report and no state.
+FIRMWARE: dict[str, Any] = {
+    "ignore": {"type": "list", "elements": "str", "default": []},
+    "fail_on": {"type": "list", "elements": "str", "default": []},
+    "expect_pcie_generation": {"type": "int", "choices": [1, 2, 3, 4, 5, 6]},
+    "expect_pcie_width": {"type": "int", "choices": [1, 2, 4, 8, 16]},
+    "expect_memory_mts": {"type": "int"},
+    "expect_cores": {"type": "int"},
+    "expect_c_states": {"type": "str", "choices": ["enabled", "disabled", "any"], "default": "enabled"},
+    "expect_smt": {"type": "str", "choices": ["on", "off", "any"], "default": "any"},
+    "expect_virtualization": {"type": "str", "choices": ["on", "off", "any"], "default": "any"},
+    "expect_iommu": {"type": "str", "choices": ["on", "off", "any"], "default": "any"},
+    "expect_secure_boot": {"type": "str", "choices": ["on", "off", "any"], "default": "any"},
+    "sample_seconds": {"type": "int", "default": 0},
+    "ticket_dir": {"type": "path"},
+    "facts": {"type": "dict"},
+}

@@ -84,6 +84,11 @@ options:
         by default.
       - The ticket that lies there is compared first, and the new one says what is fixed, still wrong or new.
     type: path
+  facts:
+    description:
+      - Facts of M(ai_infra.workstation.workstation_facts), gathered a moment ago. The findings are then made of them on
+        the controller, and the machine is not asked again, unless O(sample_seconds) is given.
+    type: dict
   pynvml:
     description: Set by the action plugin. The controller's C(nvidia-ml-py), so that nothing is installed on targets.
     type: str
@@ -206,27 +211,14 @@ from ..module_utils.doors.nvml import open_nvml
 from ..module_utils.errors import WorkstationError
 from ..module_utils.facts.gather import gather
 from ..module_utils.facts.link_samples import sample
+from ..module_utils.specs import FIRMWARE
 from ..module_utils.subjects import firmware_report
-
-_ON_OFF = ["on", "off", "any"]
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "ignore": {"type": "list", "elements": "str", "default": []},
-            "fail_on": {"type": "list", "elements": "str", "default": []},
-            "expect_pcie_generation": {"type": "int", "choices": [1, 2, 3, 4, 5, 6]},
-            "expect_pcie_width": {"type": "int", "choices": [1, 2, 4, 8, 16]},
-            "expect_memory_mts": {"type": "int"},
-            "expect_cores": {"type": "int"},
-            "expect_c_states": {"type": "str", "choices": ["enabled", "disabled", "any"], "default": "enabled"},
-            "expect_smt": {"type": "str", "choices": _ON_OFF, "default": "any"},
-            "expect_virtualization": {"type": "str", "choices": _ON_OFF, "default": "any"},
-            "expect_iommu": {"type": "str", "choices": _ON_OFF, "default": "any"},
-            "expect_secure_boot": {"type": "str", "choices": _ON_OFF, "default": "any"},
-            "sample_seconds": {"type": "int", "default": 0},
-            "ticket_dir": {"type": "path"},
+            **FIRMWARE,
             "pynvml": {"type": "str", "no_log": True},
         },
         supports_check_mode=True,

@@ -13,8 +13,8 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import
     InputError,
     RefusedError,
 )
+from ansible_collections.ai_infra.workstation.plugins.module_utils.specs import SPECS
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import nvidia_gpu_state
-from ansible_collections.ai_infra.workstation.plugins.modules import nvidia_gpu_state as module
 from gpu_box import CARDS, FULL
 from nvml_child import NOBODY
 
@@ -534,4 +534,7 @@ def test_a_plan_is_refused_when_the_driver_has_moved(make_box):
 
 
 def test_every_setting_is_an_option_at_both_levels():
-    assert set(module.SETTINGS) == {*nvidia_gpu_state.NAMES, "allow_above_default", "reset"}
+    spec = SPECS["nvidia_gpu_state"]
+    both = {*nvidia_gpu_state.NAMES, "allow_above_default", "reset"}
+    assert spec.keys() - both == {"gpus", "require_gpu"}
+    assert spec["gpus"]["options"].keys() == {"id", *both}
