@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -158,7 +158,7 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
             call = f"{change['role']}/{change['module']}"
             yield from ("", call)
         more = f" and {len(keys) - 1} more like it" if len(keys) > 1 else ""
-        yield f"  {keys[0]}{more}: {_words(change['before'])} -> {_words(change['after'])}"
+        yield f"  {keys[0]}{more}: {_value(keys[0], change['before'])} -> {_value(keys[0], change['after'])}"
         yield f"      from  {change['variable']} ({change['from']})"
         if change["reason"]:
             yield f"      why   {change['reason']}"
@@ -208,11 +208,11 @@ def _names(value: Any) -> set[str]:
     """What the parts of a variable are called."""
     if isinstance(value, Mapping):
         return {str(key) for key in value}
-    if isinstance(value, list):
-        return {
-            str(item[key]) for item in value if isinstance(item, Mapping) for key in ("name", "path") if key in item
-        }
-    return set()
+    if not isinstance(value, list):
+        return set()
+    found = {str(item[key]) for item in value if isinstance(item, Mapping) for key in ("name", "path") if key in item}
+    # The folder of a file is wanted by who wants the file.
+    return found | {str(folder) for name in found for folder in PurePosixPath(name).parents}
 
 
 def _explain(call: Call, change: Mapping[str, Any], origin: _Origin) -> dict[str, Any]:
@@ -233,8 +233,16 @@ def _explain(call: Call, change: Mapping[str, Any], origin: _Origin) -> dict[str
         "reboot": change["reboot_required"],
         "undo": "name it in the inventory again"
         if released
-        else kind.undo or f"set {where} to null and run again: {_words(change['before'])} goes back",
+        else kind.undo or _undo(kind.variable, part, change, origin),
     }
+
+
+def _undo(variable: str, part: str, change: Mapping[str, Any], origin: _Origin) -> str:
+    back = f"{_value(change['key'], change['before'])} goes back"
+    value = origin.variables.get(variable)
+    if part and value is not None and not isinstance(value, Mapping):
+        return f"take it out of {variable} and run again: {back}"
+    return f"set {variable}{f'[{part!r}]' if part else ''} to null and run again: {back}"
 
 
 def _kind(words: str, origin: _Origin) -> tuple[Kind, str]:
@@ -269,5 +277,7 @@ def _once(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-def _words(value: Any) -> str:
-    return "none" if value is None else str(value)
+def _value(key: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"mode {value:04o}" if key.startswith("dir:") and isinstance(value, int) else str(value)

@@ -77,6 +77,7 @@ def refused(done, report, words: str) -> None:
     assert done.returncode != 0
     (error,) = report["box"]["errors"]
     assert words in error
+    assert "managed_files: managed_files" not in error
     assert "\n" not in error
     assert "Traceback" not in done.stdout + done.stderr
 

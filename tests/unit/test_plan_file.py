@@ -107,6 +107,15 @@ def test_what_a_wish_brings_along_is_said_to_come_from_the_wish(
     assert row["variable"] == words
 
 
+def test_entries_of_lists_are_undone_by_taking_them_out_and_folders_show_their_mode() -> None:
+    variables = {"os_tuning_files": [{"path": "/etc/a.d/b"}]}
+    changes = change("dir:/etc/a.d", None, 0o755), change("file:/etc/a.d/b", None, "sha256:1 mode 0644")
+    made = compose(MACHINE, PLAN, variables, {}, [call("os_tuning", "managed_files", *changes)])
+    assert {row["undo"] for row in made["changes"]} == {"take it out of os_tuning_files and run again: none goes back"}
+    assert made["changes"][0]["variable"] == "os_tuning_files['/etc/a.d']"
+    assert "  dir:/etc/a.d: none -> mode 0755" in list(lines(made))
+
+
 def test_what_goes_back_is_named_as_such() -> None:
     row = explained("sysctl:vm.dirty_ratio")
     assert (row["from"], row["undo"]) == ("named by nothing any more", "name it in the inventory again")

@@ -54,7 +54,8 @@ def _predict(parts: Sequence[Part], machine: Machine, problems: list[str]) -> li
         try:
             foretold.append((subject.NAME, converge(subject, params, True, machine)))
         except WorkstationError as error:
-            problems += [f"{subject.NAME}: {text}" for text in error.details.get("refusals", [str(error)])]
+            texts = [str(text) for text in error.details.get("refusals", [error])]
+            problems += [text if text.startswith(f"{subject.NAME}: ") else f"{subject.NAME}: {text}" for text in texts]
         except OSError as error:
             problems.append(f"{subject.NAME}: {error.strerror or error}")
     if problems:
