@@ -35,6 +35,8 @@ class FakeSystemd(FakeKernel):
         verb, names = argv[1], [word for word in argv[2:] if not word.startswith("--")]
         if verb == "daemon-reload":
             return self._reload()
+        if verb == "try-restart" and not set(names) <= self.units.keys():
+            return Completed(5, "", f"Failed to try-restart {names[0]}: Unit {names[0]} not found.")
         if verb == "try-restart":
             self.restarted += [name for name in names if self.units.get(name, ["", ""])[1] == "active"]
             return Completed(0, "", "")
