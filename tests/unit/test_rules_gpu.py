@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ruling import GIB, SECOND, UUID, Case, ampere, card, check, fires, machine, make, silent
+from ruling import GIB, SECOND, UUID, Case, ampere, card, check, findings, fires, machine, make, silent
 
 
 def service(name: str = "one", **fields):
@@ -61,11 +61,17 @@ CASES = [
     fires("memory_clock_lock_on_blackwell", "memory clock lock", gpu_tuning_memory_clocks=LOCK),
     silent("memory_clock_lock_on_blackwell", gpu_tuning_memory_clocks={"reset": True}),
     silent("memory_clock_lock_on_blackwell", {"gpus": [ampere()]}, gpu_tuning_memory_clocks=LOCK),
+    silent("memory_clock_lock_on_blackwell", {"gpus": [card(brand="nvidia_rtx")]}, gpu_tuning_memory_clocks=LOCK),
     # T07
     fires("power_limit_out_of_range", "600 W is not within", {"gpus": [ampere()]}, gpu_tuning_power_limit="600"),
     fires("power_limit_out_of_range", "above the card's default of 575 W", gpu_tuning_power_limit="max"),
     silent("power_limit_out_of_range", gpu_tuning_power_limit="max", gpu_tuning_psu_attested=True),
     silent("power_limit_out_of_range", gpu_tuning_power_limit="450W"),
+    silent("power_limit_out_of_range", gpu_tuning_power_limit="575W"),
+    silent("power_limit_out_of_range",
+           gpu_tuning_gpus=[{"id": "all", "power_limit": "max", "allow_above_default": True}]),
+    silent("power_limit_out_of_range", {"gpus": [card(power={"default_watts": 575.0, "max_watts": 600.0})]},
+           gpu_tuning_power_limit="9000"),
     silent("power_limit_out_of_range", {"gpus": [ampere(power={})]}, gpu_tuning_power_limit="600"),
     # T15
     fires("driver_too_old", "this is 570.86.15", {"gpu_driver": OLD}),
@@ -95,6 +101,9 @@ CASES = [
             severity="warning"),
     silent("clock_lock_under_power_limit", gpu_tuning_gpu_clocks=LOCK, gpu_tuning_power_limit="default"),
     silent("clock_lock_under_power_limit", gpu_tuning_gpu_clocks=None),
+    silent("clock_lock_under_power_limit", gpu_tuning_gpu_clocks={"reset": True}),
+    silent("clock_lock_under_power_limit", gpu_tuning_gpu_clocks=LOCK, gpu_tuning_power_limit=None),
+    silent("clock_lock_under_power_limit", {"gpus": [card(power={})]}, gpu_tuning_gpu_clocks=LOCK),
     # The settings themselves
     fires("gpu_setting_invalid", "power_limit: 'much' is not a power limit", gpu_tuning_power_limit="much"),
     fires("gpu_setting_invalid", "gpu_tuning_gpus all: gpu_clocks",
@@ -117,3 +126,27 @@ def test_what_fits_is_what_the_card_has_less_one_gibibyte() -> None:
     for size, there in ((31 * GIB - (512 << 20), True), (31 * GIB, False)):
         case = silent if there else (lambda rule, **more: fires(rule, "does not fit", **more))
         check(case("gpu_memory", workstation_services=[{"name": "one", "gpu": {"vram_bytes": size}}]))
+
+
+TWO_CARDS = {"gpus": [card(), ampere(uuid=SECOND, pci_address="0000:02:00.0")]}
+NAMES = [("all", 2), ("0", 1), ("1", 1), ("7", 0), (UUID, 1), (UUID.lower(), 1), ("0000:01:00.0", 1), ("01:00.0", 1),
+         ("RTX 3090", 1), ("rtx", 2), ("RTX 4090", 0), ("", 0)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "cards"), NAMES)
+def test_a_card_is_meant_by_the_names_that_the_module_takes(name: str, cards: int) -> None:
+    wrong = [{"id": name, "power_limit": "9W"}]
+    found = findings(machine(**TWO_CARDS), {"gpu_tuning_gpus": wrong})
+    assert len([one for one in found if one.rule == "power_limit_out_of_range"]) == cards
+
+
+def test_settings_of_one_card_win_over_those_of_all() -> None:
+    given = {"gpu_tuning_power_limit": "9W", "gpu_tuning_gpus": [{"id": "1", "power_limit": "200W"}]}
+    (one,) = [one for one in findings(machine(**TWO_CARDS), given) if one.rule == "power_limit_out_of_range"]
+    assert "RTX 5090" in one.what
+
+
+def test_the_variable_of_a_wrong_setting_is_the_one_it_is_in() -> None:
+    given = {"gpu_tuning_power_limit": "much", "gpu_tuning_gpus": [{"id": "0", "ecc": "x"}]}
+    found = [one for one in findings(machine(), given) if one.rule == "gpu_setting_invalid"]
+    assert {one.variables for one in found} == {("gpu_tuning_power_limit",), ("gpu_tuning_gpus",)}
