@@ -102,6 +102,7 @@ LIMITS = {"min_mhz": "2000", "max_mhz": "3000.5"}
 @example(calls=[{"boost": False}, {"boost": False, "smt": "off"}], driver=DRIVERS[2])
 @example(calls=[{"smt": "off"}, {"boost": False}, {"max_mhz": "3500"}], driver=DRIVERS[0])
 @example(calls=[{"smt": "off"}, {"boost": False}, LIMITS], driver=DRIVERS[3])
+@example(calls=[{"boost": False, "smt": "off"}, {"boost": False}, {"boost": False, **LIMITS}], driver=DRIVERS[2])
 @settings(max_examples=40, deadline=None)
 @given(calls=st.lists(st.sampled_from(EVERYTHING), min_size=1, max_size=5), driver=st.sampled_from(DRIVERS))
 def test_any_sequence_of_calls_ends_where_it_began(calls: list[dict], driver: dict) -> None:
@@ -206,6 +207,29 @@ def test_a_limit_let_go_while_boost_is_off_waits_for_boost(kernel: FakeKernel, d
     assert outcome["changes"][0]["after"] == cpus.read(0, MAX) == "3500000"
     assert "as far as it goes without boost" in outcome["changes"][0]["reason"]
     assert entries(kernel)[f"cpufreq:policy0/{MAX}"]["original"] == "5000000"
+    call(kernel)
+    assert cpus.read(0, MAX) == "5000000"
+
+
+def test_a_limit_let_go_with_boost_goes_back_while_its_range_is_there(kernel: FakeKernel) -> None:
+    cpus = FakeCpus(kernel, cores=1)
+    call(kernel, max_mhz=3000)
+    for wanted, switch in (({}, f"{CPU}/cpufreq/boost"), ({"policies": "0"}, cpus.policy(0, "boost"))):
+        kernel.writes.clear()
+        call(kernel, boost=False, **wanted)
+        assert writes(kernel).index(cpus.policy(0, MAX)) < writes(kernel).index(switch)
+        assert cpus.read(0, MAX) == "3500000"
+        call(kernel, max_mhz=3000)
+
+
+def test_a_limit_that_boost_moved_is_left_where_no_file_says_what_goes_without(kernel: FakeKernel) -> None:
+    """intel_pstate without HWP on Linux before 6.10."""
+    cpus = FakeCpus(kernel, cores=1, driver="intel_pstate", boost="no_turbo", ceiling_shown=False)
+    for number in (0, 1):
+        os.unlink(kernel.at(cpus.policy(number, "base_frequency")))
+    call(kernel, max_mhz=3000)
+    call(kernel, boost=False)
+    assert (cpus.read(0, MAX), call(kernel, check=True, boost=False)["changes"]) == ("3500000", [])
     call(kernel)
     assert cpus.read(0, MAX) == "5000000"
 
