@@ -77,7 +77,7 @@ class Run:
 
 def rows() -> list[dict[str, Any]]:
     """What converging costs: first run and converged rerun of each side."""
-    program, docker = smi(), engine()
+    program, docker, load = smi(), engine(), os.getloadavg()[0]
     before = machine.settings()
     try:
         collections = [sys.executable, str(ROOT / "scripts" / "other_collections.py"), "ansible.posix"]
@@ -92,7 +92,7 @@ def rows() -> list[dict[str, Any]]:
         docker.stop()
     if changed := machine.differences(before, machine.settings()):
         raise BedError(f"this machine was changed: {'; '.join(changed)}")
-    return _rows(first, again)
+    return _rows(first, again, load)
 
 
 def _measure(beds: dict[str, Bed], sockets: str) -> tuple[dict[str, Run], dict[str, list[Run]]]:
@@ -214,11 +214,13 @@ def _part(event: dict[str, Any]) -> str:
 # --- rows ------------------------------------------------------------------------------------------
 
 
-def _rows(first: dict[str, Run], again: dict[str, list[Run]]) -> list[dict[str, Any]]:
+def _rows(first: dict[str, Run], again: dict[str, list[Run]], load: float) -> list[dict[str, Any]]:
     best = {side: min(runs, key=lambda run: run.wall) for side, runs in again.items()}
     ours, theirs, careful = best["roles"], best["conventional"], best["careful"]
     calls = max(run.calls for run in again["roles"])
     shares = ", ".join(f"{part} {count:.0f}" for part, (count, _seconds) in ours.parts.items() if count)
+    # Other work stretches the long run more than the short one: then only the ratio of CPU times is to be trusted.
+    busy = f"load of the machine before: {load:.1f} on {os.cpu_count()} CPUs"
     spread = ", ".join(f"{side} {'/'.join(f'{run.wall:.1f}' for run in runs)}" for side, runs in again.items())
 
     def row(name: str, value: float, unit: str, detail: str, goal: float | None = None) -> dict[str, Any]:
@@ -234,7 +236,7 @@ def _rows(first: dict[str, Run], again: dict[str, list[Run]]) -> list[dict[str, 
             "converge_rerun_speedup",
             theirs.wall,
             ours.wall,
-            f", converged rerun by the clock; all of them: {spread}\n\n{_sides(best)}\n\n{_parts(best)}",
+            f", converged rerun by the clock; all of them: {spread}; {busy}\n\n{_sides(best)}\n\n{_parts(best)}",
             8,
         ),
         ratio(
