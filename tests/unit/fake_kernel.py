@@ -25,6 +25,9 @@ class FakeKernel(Host):
         super().__init__(str(root))
         self.rules: dict[str, Rule] = {}
         self.read_only: set[str] = set()
+        # Endings of files that take a value at once and show it later, and what they have taken.
+        self.late: tuple[str, ...] = ()
+        self.taken: list[tuple[str, str]] = []
         self.writes: list[str] = []
         self.commands: dict[str, Completed] = {}
         self.programs: dict[str, Program] = {}
@@ -68,6 +71,18 @@ class FakeKernel(Host):
             raise OSError(errno.EROFS, "Read-only file system", path)
         if not os.path.exists(self.at(path)):
             raise OSError(errno.ENOENT, "No such file or directory", path)
+        if self.late and path.endswith(self.late):
+            self.taken.append((path, text))
+        else:
+            self._take(path, text)
+
+    def pause(self, seconds: float) -> None:
+        """What was taken is shown."""
+        for path, text in self.taken:
+            self._take(path, text)
+        self.taken.clear()
+
+    def _take(self, path: str, text: str) -> None:
         old = self.text(path) or ""
         if path in self.rules:
             text = self.rules[path](self, text)

@@ -122,6 +122,17 @@ def test_any_sequence_of_calls_ends_where_it_began(calls: list[dict], driver: di
         assert entries(kernel) == {}
 
 
+def test_limits_that_the_kernel_shows_a_moment_later_are_waited_for(kernel: FakeKernel) -> None:
+    cpus = FakeCpus(kernel, cores=1)
+    before = cpus.tree()
+    kernel.late = ("/scaling_min_freq", "/scaling_max_freq")
+    real = call(kernel, **LIMITS)
+    assert (cpus.read(0, "scaling_min_freq"), cpus.read(0, "scaling_max_freq")) == ("2000000", "3000500")
+    assert call(kernel, check=True, **LIMITS)["changes"] == []
+    assert len(call(kernel)["changes"]) == len(real["changes"])
+    assert cpus.tree() == before
+
+
 def test_governor_is_written_on_every_policy(kernel: FakeKernel) -> None:
     cpus = FakeCpus(kernel)
     call(kernel, governor="performance")

@@ -17,6 +17,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -211,6 +212,10 @@ class Host:
         except subprocess.TimeoutExpired:
             return Completed(124, "", f"{argv[0]}: no answer within {timeout:g} s")
         return Completed(done.returncode, done.stdout, done.stderr)
+
+    def pause(self, seconds: float) -> None:
+        """Give the kernel the time for what it does after a write."""
+        time.sleep(seconds)
 
     # -- writing -----------------------------------------------------------------------------------
 

@@ -55,8 +55,19 @@ def _read_cpumask(machine: Machine, path: str) -> Value:
     return None if text is None else cpu_list(cpu_mask(text))
 
 
+# cpufreq takes a limit as a request, and a work item of its own brings it into force (drivers/cpufreq/cpufreq.c,
+# cpufreq_notifier_min and _max): the file shows it a moment later, mostly at once, but not on a busy CPU.
+_SHOWN_LATER = ("/scaling_min_freq", "/scaling_max_freq")
+_LOOKS, _PAUSE = 100, 0.01
+
+
 def _write_text(machine: Machine, path: str, value: Value) -> None:
     machine.host.write_value(path, str(value))
+    if path.endswith(_SHOWN_LATER):
+        for _look in range(_LOOKS):
+            if _read_text(machine, path) == value:
+                break
+            machine.host.pause(_PAUSE)
 
 
 def _write_cpumask(machine: Machine, path: str, value: Value) -> None:
