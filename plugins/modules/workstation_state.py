@@ -199,7 +199,9 @@ _SUBJECTS = {
 def typed(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The parameters of one part as its own module would get them, and what is wrong with them."""
     spec = {"optional": COMMON["optional"], **SPECS[name]}
-    checked = ArgumentSpecValidator(spec).validate({key: value for key, value in given.items() if value is not None})
+    # ansible-core 2.18 hands over an empty text where a template gives nothing.
+    said = {key: value for key, value in given.items() if value is not None and value != ""}
+    checked = ArgumentSpecValidator(spec).validate(said)
     return checked.validated_parameters, [f"{name}: {_words(text)}" for text in checked.error_messages]
 
 
