@@ -124,10 +124,11 @@ def docs(bench: Bench) -> Count:
     return bench.all_pass([["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."]])
 
 
-def pytest(bench: Bench, *folders: str) -> Count:
-    present = [folder for folder in folders if any((ROOT / folder).glob("**/test_*.py"))]
+def pytest(bench: Bench, *places: str) -> Count:
+    """Run the tests of folders or files, on both cores."""
+    present = [place for place in places if (ROOT / place).is_file() or any((ROOT / place).glob("**/test_*.py"))]
     if not present:
-        raise NotRun(f"no tests in {' '.join(folders)}")
+        raise NotRun(f"no tests in {' '.join(places)}")
     report = bench.log.with_suffix(".xml")
     report.unlink(missing_ok=True)
     status = bench.run(["pytest", "-q", "-n", "2", f"--junit-xml={report}", *present])[0]
@@ -216,6 +217,15 @@ def newest(bench: Bench) -> Count:
     return unit(second) + sanity(second)
 
 
+def oldest(bench: Bench) -> Count:
+    """The main job on the oldest ansible-core that meta/runtime.yml promises."""
+    second = Bench(bench.log, ROOT / ".venv-oldest", bench.failures)
+    status, output = bench.run([ROOT / "scripts" / "setup", "oldest"], {"VENV": second.venv.name})
+    if status != 0:
+        return Count(failed=1, note=output.strip().splitlines()[-1] if output.strip() else "set-up failed")
+    return pytest(second, "tests/integration/test_site.py")
+
+
 @dataclass(frozen=True)
 class Suite:
     run: Callable[[Bench], Count]
@@ -239,6 +249,7 @@ LANES: tuple[dict[str, Suite], ...] = (
     {
         "sanity": Suite(sanity, ("git",)),
         "newest": Suite(newest, ("git", *COMPILER)),
+        "oldest": Suite(oldest),
     },
 )
 
