@@ -10,11 +10,11 @@ short_description: Set frequency governor, energy preference, limits, boost, idl
 version_added: 0.1.0
 description:
   - Sets everything that Linux offers about the speed of CPUs in one call, in the order in which the kernel
-    accepts it - SMT, boost, governor, energy preference, limits, idle states - and proves it by reading back.
+    accepts it - boost on, SMT, governor, energy preference, limits, boost off, idle states - and proves it by reading back.
   - Knows the drivers intel_pstate, intel_cpufreq, amd-pstate-epp, amd-pstate and acpi-cpufreq through what
     each of them offers on every frequency policy.
   - What is left out is left alone, or goes back to the value it had when an earlier call set it.
-  - All of it is lost at a reboot (scope V(runtime)). The boot unit of this collection applies it again.
+  - All of it is lost at a reboot (scope V(runtime)). Run the play again after one.
     To boot without SMT use V(nosmt) with M(ai_infra.workstation.kernel_command_line).
   - When SMT goes off, settings of ours on the threads that leave are taken back first. Interrupt masks and cpusets
     that name only those threads are moved by the kernel and do not return by themselves.

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The state of NVIDIA GPUs: persistence, power limit, clocks, modes.
 
-Everything but ECC and MIG is forgotten by the driver at reboot and at driver reload; applying again is the
-task of the boot unit. Sources: nvml.h (API 13); open-gpu-kernel-modules issue 1266 (memory locks).
+Everything but ECC and MIG is forgotten by the driver at reboot and at driver reload; a next
+run applies it again. Sources: nvml.h (API 13); open-gpu-kernel-modules issue 1266 (memory locks).
 """
 
 from __future__ import annotations
