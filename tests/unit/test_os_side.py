@@ -248,6 +248,8 @@ def test_tmp_in_memory_by_drop_in_or_by_a_unit_of_ours(os: str, version: str, ow
     assert (found.own_units == [{"name": "tmp.mount", "unit_file": "enabled"}]) == own
     assert f"size={8 * GIB}" in found.files[0]["content"]
     assert found.files[0]["reboot"]
+    # A service with PrivateTmp requires tmp.mount: without the condition its next restart hides what is in /tmp.
+    assert ("ConditionPathExists=!/run/systemd/seats" in found.files[0]["content"]) == own
 
 
 def test_tmp_in_memory_needs_memory() -> None:

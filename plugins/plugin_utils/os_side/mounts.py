@@ -9,6 +9,8 @@ from .parts import CONF, Parts, Wishes
 
 _TMP_NEEDS_BYTES = 64_000_000_000  # what is sold as 64 GB, less what the firmware keeps
 _PACKAGED_SINCE = {"debian": 13}
+# systemd-tmpfiles-setup makes it in every boot, after the file systems: where it is there, it is too late for /tmp.
+_BOOTED = "/run/systemd/seats"
 
 
 def mounts(wishes: Wishes) -> Parts:
@@ -20,7 +22,10 @@ def mounts(wishes: Wishes) -> Parts:
 
 
 def tmp(wishes: Wishes) -> Parts:
-    """os_tuning_tmp_size: /tmp in memory, from the next boot on: mounted now it would hide files in use."""
+    """os_tuning_tmp_size: /tmp in memory, from the next boot on: mounted now it would hide files in use.
+
+    Without the condition systemd mounts it with the next start of any service that has PrivateTmp.
+    """
     name = "os_tuning_tmp_size"
     value = wishes.value(name)
     if value is None:
@@ -45,6 +50,7 @@ def tmp(wishes: Wishes) -> Parts:
         "[Unit]",
         "Description=Temporary files in memory",
         "ConditionPathIsSymbolicLink=!/tmp",
+        f"ConditionPathExists=!{_BOOTED}",
         "DefaultDependencies=no",
         "Conflicts=umount.target",
         "Before=local-fs.target umount.target",
