@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> int:
     engine, *places = arguments[1:] if names_only else arguments
     by_version = {}
     for place in places:
-        version, _, folder = place.partition("=")
+        version, _equals, folder = place.partition("=")
         by_version[version] = READERS[engine](Path(folder))
     if names_only:
         for names in by_version.values():

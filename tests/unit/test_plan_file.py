@@ -62,8 +62,8 @@ CALLS = [
 ]
 
 
-def document(calls=CALLS) -> dict:
-    return compose(MACHINE, PLAN, VARIABLES, DEFAULTS, calls)
+def document(calls: list[Call] | None = None) -> dict:
+    return compose(MACHINE, PLAN, VARIABLES, DEFAULTS, CALLS if calls is None else calls)
 
 
 def explained(key: str) -> dict:

@@ -44,7 +44,7 @@ def options(value: str) -> dict[str, str]:
     for place, character in enumerate(value + ","):
         depth += {"[": 1, "]": -1}.get(character, 0)
         if character == "," and depth <= 0:
-            key, _, text = value[start:place].partition(":")
+            key, _colon, text = value[start:place].partition(":")
             if key.strip():
                 pairs[key.strip()] = text.strip()
             start = place + 1

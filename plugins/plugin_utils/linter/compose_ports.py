@@ -65,7 +65,7 @@ def _range(ip: str, host: str | None, target: str, kind: str | None, line: int) 
 
 
 def _numbers(text: str) -> list[int]:
-    first, _, last = text.partition("-")
+    first, _dash, last = text.partition("-")
     if not first.isdigit() or (last and not last.isdigit()):
         return []
     return list(range(int(first), min(int(last or first), int(first) + _LARGEST_RANGE) + 1))
@@ -88,9 +88,9 @@ def duplicates(services: Sequence[Service], context: Context) -> Iterator[Findin
     taken: list[tuple[Port, Service]] = []
     for service in services:
         for port in ports(service):
-            other = next((one for one, owner in taken if _clash(port, one) and _together(service, owner)), None)
-            if other and port.host is not None:
-                owner = next(owner for one, owner in taken if one is other)
+            clashes = (one for one in taken if _clash(port, one[0]) and _together(service, one[1]))
+            if clash := next(clashes, None):
+                other, owner = clash
                 text = f"{owner.name} publishes the same port of the host in line {other.line}"
                 yield context.finding(port.line, "compose-duplicate-port", f"{service.name}.ports {port.host}", text)
             taken.append((port, service))

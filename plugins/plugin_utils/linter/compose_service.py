@@ -105,7 +105,7 @@ def _words(node: yaml.Node | None, lines: Sequence[str]) -> list[Word]:
 
 def _read_mounts(service: Service) -> None:
     for text, number in nodes.scalars(service.node("tmpfs")):
-        path, _, options = text.partition(":")
+        path, _colon, options = text.partition(":")
         service.tmpfs[path] = (options, number)
     for item in nodes.items(service.node("volumes")):
         if isinstance(item, yaml.ScalarNode):
