@@ -157,7 +157,8 @@ parts:
   type: dict
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -167,33 +168,24 @@ from ..module_utils.doors.nvml import open_nvml
 from ..module_utils.engine.door import leave
 from ..module_utils.engine.machine import Machine
 from ..module_utils.engine.parts import converge_parts
+from ..module_utils.shapes import misfits
 from ..module_utils.specs import COMMON, SPECS
-from ..module_utils.subjects import (
-    block_device_settings,
-    cpu_governor,
-    hugepages,
-    irq_affinity,
-    kernel_command_line,
-    kernel_settings,
-    managed_files,
-    nvidia_gpu_state,
-    unit_state,
-)
 
-_SUBJECTS = {
-    subject.NAME: subject
-    for subject in (
+if TYPE_CHECKING:
+    # What is named here travels with the call; it is imported where a call has that part.
+    from ..module_utils.subjects import (  # noqa: F401
+        block_device_settings,
         cpu_governor,
         hugepages,
-        kernel_settings,
-        block_device_settings,
         irq_affinity,
-        managed_files,
-        unit_state,
         kernel_command_line,
+        kernel_settings,
+        managed_files,
         nvidia_gpu_state,
+        unit_state,
     )
-}
+
+_SUBJECTS = f"{__package__.rpartition('.')[0]}.module_utils.subjects"
 
 
 def typed(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -201,6 +193,9 @@ def typed(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     spec = {"optional": COMMON["optional"], **SPECS[name]}
     # ansible-core 2.18 hands over an empty text where a template gives nothing.
     said = {key: value for key, value in given.items() if value is not None and value != ""}
+    problems = [text for key, value in said.items() if key in spec for text in misfits(key, value, spec[key])]
+    if problems:
+        return {}, [f"{name}: {text}" for text in problems]
     checked = ArgumentSpecValidator(spec).validate(said)
     return checked.validated_parameters, [f"{name}: {_words(text)}" for text in checked.error_messages]
 
@@ -229,7 +224,12 @@ def main() -> None:
         problems += wrong
         if not wrong:
             expect = (module.params["expect"] or {}).get(name)
-            parts.append((_SUBJECTS[name], {**params, "owner": module.params["owner"], "expect": expect}))
+            parts.append(
+                (
+                    importlib.import_module(f"{_SUBJECTS}.{name}"),
+                    {**params, "owner": module.params["owner"], "expect": expect},
+                )
+            )
     machine = Machine(Host(), lambda: open_nvml(module.params["pynvml"]))
     leave(module, machine, lambda machine: converge_parts(parts, module.check_mode, machine, problems))
 
