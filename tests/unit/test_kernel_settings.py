@@ -133,6 +133,7 @@ def test_without_root_a_prediction_says_what_it_cannot_know(kernel: FakeKernel, 
     call(kernel, sysctl={"vm.swappiness": 10})
     read = kernel.text
     monkeypatch.setattr(kernel, "text", lambda path: None if path == LEDGER else read(path))
+    kernel.root_user = False
     assert "can be read by root only" in call(kernel, check=True, sysctl={})["warnings"][0]
 
 

@@ -28,7 +28,7 @@ _VERSION = 1
 
 @dataclass
 class Entry:
-    """One key. `intent` is [value] while a write is in flight, else empty (None is a value)."""
+    """One key. `intent` holds the values of writes in flight, more than one after several killed runs, else nothing."""
 
     kind: str
     address: str
@@ -61,10 +61,14 @@ class Ledger:
         text = host.text(PATH)
         # Without root a prediction does not know what we set before; the plan says so.
         self.unreadable = text is None and host.exists(PATH)
-        if text:
+        if self.unreadable and host.is_root():
+            raise _damaged("cannot be read")
+        if text is not None:
             self._load(text)
 
     def _load(self, text: str) -> None:
+        if not text:
+            raise _damaged("is empty")
         try:
             data = json.loads(text)
             if data["version"] != _VERSION:
@@ -76,9 +80,7 @@ class Ledger:
             if data["refused_boot_id"] == self.boot_id:
                 self._refused, self._waiting = data["refused"], data.get("waiting", {})
         except (ValueError, KeyError, TypeError) as error:
-            raise RefusedError(
-                f"{PATH} cannot be read ({error}); it holds the original values: restore a backup, or move it away"
-            ) from None
+            raise _damaged(f"cannot be read ({error})") from None
 
     def save(self) -> None:
         self.host.save_json(
@@ -130,7 +132,7 @@ class Ledger:
             entry = self._open(change.place, change.before, owner, change.scope, order)
             if fresh and change.original is not None:
                 entry.original = change.original
-            entry.intent, entry.touched_by = [change.after], change.moved_by
+            entry.intent, entry.touched_by = [*entry.intent, change.after], change.moved_by
             entry.actions = list(change.actions)
             self.pending_actions.update(change.actions)
         for place, before, cause in touched:
@@ -150,7 +152,7 @@ class Ledger:
         elif entry.scope == "runtime" and entry.boot_id != self.boot_id:
             if not entry.is_ours(before):
                 entry.original = before
-            entry.boot_id = self.boot_id
+            entry.boot_id, entry.intent = self.boot_id, []
         entry.owner, entry.order = owner, order
         return entry
 
@@ -165,3 +167,7 @@ class Ledger:
     def export(self) -> dict[str, Any]:
         """The entries as plain data, for verify and rollback."""
         return {key: asdict(entry) for key, entry in self.entries.items()}
+
+
+def _damaged(what: str) -> RefusedError:
+    return RefusedError(f"{PATH} {what}; it holds the original values: restore a backup, or move it away")

@@ -12,6 +12,7 @@ from ..errors import ApplyError
 from . import knobs
 from .actions import run_actions
 from .change import Change, Draft, Place, Value, public_value
+from .ledger import PATH
 from .machine import Machine
 
 _ROUNDS = 3  # a restored value may push a neighbour once more (THP and min_free_kbytes): settle in rounds
@@ -31,6 +32,7 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft) -> 
     ledger = machine.ledger
     _clean_up(machine.host, changes)
     touched = _read_touched(machine, changes)
+    earlier = set(ledger.pending_actions)
     ledger.begin(owner, changes, touched)
     applied, written = Applied(), []
     try:
@@ -49,10 +51,13 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft) -> 
         _settle(machine, applied.changes, draft.holds)
         applied.actions += run_actions(machine.host, ledger.pending_actions)
     except (OSError, ApplyError) as error:
-        raise _take_back(machine, changes, written, touched, error) from error
+        raise _take_back(machine, changes, written, touched, earlier, error) from error
     for key in draft.gone:
         ledger.forget(key)
-    _close(machine, applied, changes, touched)
+    try:
+        _close(machine, applied, changes, touched)
+    except OSError as error:
+        raise ApplyError(f"the changes are made, but {_in_flight(error)}") from error
     return applied
 
 
@@ -60,7 +65,10 @@ def finish_actions(machine: Machine) -> list[str]:
     """Run what a killed run left to do; returns the names of the actions."""
     done = run_actions(machine.host, machine.ledger.pending_actions)
     machine.ledger.pending_actions.clear()
-    machine.ledger.save()
+    try:
+        machine.ledger.save()
+    except OSError as error:
+        raise ApplyError(f"{', '.join(done)} ran, but {_in_flight(error)}") from error
     return done
 
 
@@ -177,9 +185,10 @@ def _take_back(
     planned: list[Change],
     written: list[Change],
     touched: list[tuple[Place, Value, str]],
+    earlier: set[str],
     error: Exception,
 ) -> ApplyError:
-    """Undo this call's writes, last first, and return the error to raise."""
+    """Undo this call's writes, last first, and return the error to raise. `earlier`: actions of runs before it."""
     ledger = machine.ledger
     # What appeared with this call goes back first: it is gone again with the rest.
     came = [(change.place, _unwritten(machine, change)) for change in reversed(written) if change.presence == "appears"]
@@ -198,12 +207,15 @@ def _take_back(
     leftover = [f"{place.key} (should be {public_value(value)!r}: {reason})" for place, value, reason in failed]
     if not leftover:
         try:
-            run_actions(machine.host, {name for change in written for name in change.actions})
-            ledger.pending_actions.clear()
+            done = run_actions(machine.host, {name for change in written for name in change.actions})
+            ledger.pending_actions = earlier - set(done)
         except ApplyError as second:
             leftover.append(str(second))
-    ledger.save()
     end = f"; NOT restored: {'; '.join(leftover)}" if leftover else "; nothing of this call remains"
+    try:
+        ledger.save()
+    except OSError as third:
+        end += f", but {_in_flight(third)}"
     restored = [place.key for place, _value in places if place.key not in kept]
     what = f"{written[-1].key}: {_words(error)}" if isinstance(error, OSError) and written else str(error)
     return ApplyError(f"{what}{end}", restored=restored, not_restored=leftover)
@@ -245,3 +257,8 @@ def _record(machine: Machine, place: Place, value: Value, identity: str = "") ->
 
 def _words(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
+
+
+def _in_flight(error: OSError) -> str:
+    """What to say where the machine is as the message says and only the ledger could not follow."""
+    return f"{PATH} still says that they are in flight ({_words(error)}); mend that and run again"

@@ -1,0 +1,150 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a killed run, a full disk or a damaged ledger leaves behind, and what the next run makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Completed
+from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
+from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, RefusedError
+from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings, managed_files
+from fake_kernel import FakeKernel, refuse, run_module
+
+SWAP = "/proc/sys/vm/swappiness"
+CACHE = "/proc/sys/vm/vfs_cache_pressure"
+UNIT = "/etc/systemd/system/docker.service.d/50-ai.conf"
+
+
+class Killed(BaseException):
+    """The end of the process, which nothing catches."""
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> FakeKernel:
+    kernel = FakeKernel(tmp_path)
+    kernel.put(SWAP, "60")
+    kernel.put(CACHE, "100")
+    return kernel
+
+
+def swappiness(kernel: FakeKernel, value: int | None, **params):
+    sysctl = {} if value is None else {"vm.swappiness": value}
+    return run_module(kernel_settings, kernel, sysctl=sysctl, persist=False, **params)
+
+
+def kill_at(kernel: FakeKernel, point: str, times: int = 1) -> None:
+    """End the run when it comes to this write point for the nth time."""
+    seen: list[str] = []
+
+    def stop(path: str) -> None:
+        seen.append(path)
+        if seen.count(point) == times:
+            raise Killed
+
+    kernel.before_write = stop
+
+
+def calm(kernel: FakeKernel) -> None:
+    kernel.before_write = kernel.writes.append
+
+
+def pending(kernel: FakeKernel) -> list[str]:
+    return json.loads(kernel.text(LEDGER))["pending_actions"]
+
+
+def test_two_kills_in_a_row_lose_no_undo(kernel: FakeKernel) -> None:
+    kill_at(kernel, LEDGER, 2)
+    with pytest.raises(Killed):
+        swappiness(kernel, 10)
+    kill_at(kernel, SWAP)
+    with pytest.raises(Killed):
+        swappiness(kernel, 20)
+    calm(kernel)
+    assert kernel.text(SWAP) == "10"
+    assert swappiness(kernel, None)["warnings"] == []
+    assert kernel.text(SWAP) == "60"
+
+
+def test_a_failed_call_leaves_what_an_earlier_one_had_to_do(kernel: FakeKernel) -> None:
+    reload = [{"path": UNIT, "content": "[Unit]\n", "actions": ["daemon-reload"]}]
+    kill_at(kernel, "systemctl daemon-reload")
+    with pytest.raises(Killed):
+        run_module(managed_files, kernel, files=reload)
+    calm(kernel)
+    kernel.rules[SWAP] = refuse(22)
+    with pytest.raises(ApplyError, match="nothing of this call remains"):
+        swappiness(kernel, 10)
+    assert pending(kernel) == ["daemon-reload"]
+    del kernel.rules[SWAP]
+    kernel.acted.clear()
+    assert swappiness(kernel, 10)["actions"] == ["daemon-reload"]
+    assert (kernel.acted, pending(kernel)) == (["systemctl daemon-reload"], [])
+
+
+def test_a_failed_call_does_not_leave_to_do_what_its_undo_has_done(kernel: FakeKernel) -> None:
+    once = [Completed(1, "", "Job failed")]
+
+    def systemctl(_kernel: FakeKernel, argv: list[str]) -> Completed:
+        return once.pop() if argv[0] == "try-restart" and once else Completed(0, "", "")
+
+    kernel.programs["systemctl"] = systemctl
+    files = [{"path": UNIT, "content": "[Unit]\n", "actions": ["daemon-reload"], "restart": ["docker.service"]}]
+    with pytest.raises(ApplyError, match="Job failed; nothing of this call remains"):
+        run_module(managed_files, kernel, files=files)
+    assert (pending(kernel), kernel.acted[-1]) == ([], "systemctl try-restart docker.service")
+
+
+def no_space(kernel: FakeKernel, monkeypatch, after: int) -> None:
+    """The disk is full for the ledger after so many saves."""
+    real, saves = kernel.save_json, []
+
+    def save(path: str, data: object) -> None:
+        saves.append(path)
+        if len(saves) > after:
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(kernel, "save_json", save)
+
+
+def test_a_ledger_that_cannot_be_closed_is_told_from_an_unchanged_machine(kernel: FakeKernel, monkeypatch) -> None:
+    with monkeypatch.context() as patched:
+        no_space(kernel, patched, 1)
+        with pytest.raises(ApplyError, match="the changes are made.*No space left.*run again") as caught:
+            swappiness(kernel, 10)
+    assert "nothing was changed" not in str(caught.value)
+    assert kernel.text(SWAP) == "10"
+    swappiness(kernel, None)
+    assert kernel.text(SWAP) == "60"
+
+
+def test_an_undo_that_cannot_be_noted_is_told_as_well(kernel: FakeKernel, monkeypatch) -> None:
+    kernel.rules[SWAP] = refuse(22)
+    no_space(kernel, monkeypatch, 1)
+    with pytest.raises(ApplyError, match=r"Invalid argument.*in flight \(No space left.*run again") as caught:
+        swappiness(kernel, 10)
+    assert "nothing was changed" not in str(caught.value)
+
+
+def test_an_empty_ledger_is_not_taken_for_none(kernel: FakeKernel) -> None:
+    swappiness(kernel, 10)
+    Path(kernel.at(LEDGER)).write_text("")
+    with pytest.raises(RefusedError, match="ledger.json is empty.*restore a backup"):
+        swappiness(kernel, 20)
+    assert kernel.text(SWAP) == "10"
+
+
+def test_a_ledger_that_root_cannot_read_ends_the_call(kernel: FakeKernel, monkeypatch) -> None:
+    swappiness(kernel, 10)
+    real = kernel.raw
+    monkeypatch.setattr(kernel, "raw", lambda path: None if path == LEDGER else real(path))
+    with pytest.raises(RefusedError, match="ledger.json cannot be read"):
+        swappiness(kernel, 20)
+    assert kernel.text(SWAP) == "10"
+    kernel.root_user = False
+    outcome = run_module(kernel_settings, kernel, True, sysctl={"vm.swappiness": 20}, persist=False)
+    assert "can be read by root only" in outcome["warnings"][0]
