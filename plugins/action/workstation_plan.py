@@ -39,6 +39,6 @@ class ActionModule(ActionBase):
             **result,
             "changed": False,
             "conflicts": plan["findings"],
-            "skipped_keys": plan["os_tuning"]["skipped"],
+            "skipped_keys": [*plan["os_tuning"]["skipped"], *plan["gpu_tuning"]["skipped"]],
             "ansible_facts": {"workstation_plan": plan},
         }

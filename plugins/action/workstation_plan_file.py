@@ -18,6 +18,8 @@ from ..plugin_utils.variables import known, specifications
 _COLLECTION = Path(__file__).resolve().parents[2]
 # The result that a role keeps: __os_tuning_call.
 _CALL = re.compile(r"^__(\w+)_call$")
+# Variables may hold what is not for everybody.
+_MODE = 0o600
 # What says how a play runs is no part of what it does.
 _OF_THE_PLAY = {
     "workstation_serial",
@@ -92,8 +94,8 @@ class ActionModule(ActionBase):
         readable = "\n".join(lines(document)) + "\n"
         base = Path(path).expanduser() / file_name(machine.host)
         written = [
-            write_beside(base.with_name(f"{base.name}.json"), dump(document)),
-            write_beside(base.with_name(f"{base.name}.txt"), readable),
+            write_beside(base.with_name(f"{base.name}.json"), dump(document), _MODE),
+            write_beside(base.with_name(f"{base.name}.txt"), readable, _MODE),
         ]
         return {
             "changed": False,

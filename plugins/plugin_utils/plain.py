@@ -29,16 +29,21 @@ def file_name(host: str) -> str:
     return re.sub(r"[^\w.@:-]", "_", host)
 
 
-def write_beside(path: Path, text: str) -> bool:
-    """Replace a file of the controller in one step, its folder made where it is missing; whether it differed."""
+def write_beside(path: Path, text: str, mode: int = 0o644) -> bool:
+    """Replace a file of the controller in one step, its folder made where it is missing; whether it differed.
+
+    One that is as wanted loses the permissions that `mode` does not give, and gets none.
+    """
     if path.is_file() and path.read_bytes() == text.encode("utf-8", "surrogateescape"):
+        if path.stat().st_mode & 0o777 & ~mode:
+            path.chmod(mode)
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
-        os.chmod(name, 0o644)
+        os.chmod(name, mode)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

@@ -63,14 +63,14 @@ def review(
     usable = {name: value for name, value in variables.items() if name not in wrong}
     values = wanted(profile if profile in NAMES else "balanced", facts, usable)
     accept = tuple(map(str, usable.get("workstation_plan_accept") or ()))
-    placement = Context(facts, values, variables).placement
+    placement = Context(facts, values, usable).placement
     if isinstance(placement, Mapping):
         exclusive = [one["name"] for one in usable["workstation_services"] if one.get("exclusive")]
         for name, value in from_placement(profile, placement, exclusive).items():
             if name not in usable:
                 values[name] = Wanted(value, [name])
     parts = collect(values, usable, facts)
-    context = Context(facts, values, variables, tuple(all_names), profile, accept, parts)
+    context = Context(facts, values, usable, tuple(all_names), profile, accept, parts, variables)
     return context, evaluate(context)
 
 
@@ -134,17 +134,25 @@ def _gpu_tuning(values: Mapping[str, Wanted], variables: Mapping[str, Any], fact
         "mig",
     )
     entries = {name: values[f"gpu_tuning_{name}"] for name in names}
-    daemon = _persistence_daemon(facts) if variables.get("gpu_tuning_manage_persistenced", True) else None
+    manage = variables.get("gpu_tuning_manage_persistenced", True)
+    driver = facts.get("gpu_driver") or {}
+    usable = driver.get("state") == "ok"
+    daemon = _persistence_daemon(facts, usable) if manage else None
+    reason = driver.get("reason") or "the driver lists no GPU"
     return {
         "settings": {name: entry.value for name, entry in entries.items() if entry.value is not None},
         "optional": [name for name, entry in entries.items() if entry.from_profile],
         "files": [daemon] if daemon else [],
-        "units": [{"name": PERSISTENCE_UNIT, "active": True}] if daemon else [],
+        "units": [{"name": PERSISTENCE_UNIT, "active": True}] if daemon and usable else [],
+        "skipped": [{"key": f"unit_active:{PERSISTENCE_UNIT}", "reason": reason}] if daemon and not usable else [],
     }
 
 
-def _persistence_daemon(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+def _persistence_daemon(facts: Mapping[str, Any], usable: bool) -> dict[str, Any] | None:
     """A drop-in that keeps the packaged daemon running, with persistence on and before Docker.
+
+    Without a driver that lists a GPU the daemon cannot start, so nothing starts it then. The drop-in stays, or a
+    driver that fails for a while would take it away and bring it back.
 
     Ubuntu's unit runs with --no-persistence-mode and stops when unneeded. The command is the packaged one, so
     that the user it runs as stays the distribution's choice.
@@ -162,7 +170,8 @@ ExecStart=
 ExecStart={" ".join(words)} --persistence-mode
 """
     path = f"/etc/systemd/system/{PERSISTENCE_UNIT}.d/50-ai-workstation.conf"
-    return {"path": path, "content": content, "actions": ["daemon-reload"]}
+    restart = [PERSISTENCE_UNIT] if usable else []
+    return {"path": path, "content": content, "actions": ["daemon-reload"], "restart": restart}
 
 
 def _names(entry: Wanted, *fields: str) -> list[str]:

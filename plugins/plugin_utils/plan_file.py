@@ -25,6 +25,8 @@ FORMAT = "ai_infra.workstation plan 1"
 _KINDS = Path(__file__).with_name("plan_file.yml")
 _RISKS = ("low", "medium", "high")
 _HASH = "sha256"
+# Only the planner reads it, and the environment and the flags of a service may hold passwords and tokens.
+_SERVICES = "workstation_services"
 _RELEASED = "no longer wanted"
 NOTHING = fingerprint([])
 
@@ -101,7 +103,7 @@ def compose(
             for call in calls
         ],
         "parameters": dict(plan),
-        "variables": dict(variables),
+        "variables": {name: value for name, value in variables.items() if name != _SERVICES},
     }
     document[_HASH] = _digest(document)
     return document

@@ -69,13 +69,31 @@ def test_more_than_the_default_power_needs_an_attested_supply(attested: bool, li
 def test_the_persistence_daemon_keeps_its_packaged_user() -> None:
     command = "/usr/bin/nvidia-persistenced --user nvpd --no-persistence-mode --verbose"
     owner = {"name": "nvidia_persistenced", "installed": True, "command": command}
-    made = make(facts={"owners": [owner]})["gpu_tuning"]
+    usable = {"owners": [owner], "gpu_driver": {"state": "ok", "reason": ""}}
+    made = make(facts=usable)["gpu_tuning"]
     content = made["files"][0]["content"]
     assert "ExecStart=\nExecStart=/usr/bin/nvidia-persistenced --user nvpd --verbose --persistence-mode\n" in content
     assert "Before=docker.service" in content
     assert made["units"] == [{"name": "nvidia-persistenced.service", "active": True}]
-    assert make({"gpu_tuning_manage_persistenced": False}, {"owners": [owner]})["gpu_tuning"]["files"] == []
-    assert make(facts={"owners": [{**owner, "installed": False}]})["gpu_tuning"]["units"] == []
+    # One that runs reads its options when it starts, and only then.
+    assert made["files"][0]["restart"] == ["nvidia-persistenced.service"]
+    assert made["skipped"] == []
+    unmanaged = make({"gpu_tuning_manage_persistenced": False}, usable)["gpu_tuning"]
+    absent = make(facts={**usable, "owners": [{**owner, "installed": False}]})["gpu_tuning"]
+    for none in (unmanaged, absent):
+        assert (none["files"], none["units"], none["skipped"]) == ([], [], [])
+
+
+def test_the_persistence_daemon_is_not_started_without_a_driver_that_works() -> None:
+    owner = {"name": "nvidia_persistenced", "installed": True, "command": "/usr/bin/nvidia-persistenced"}
+    driver = {"state": "not_loaded", "reason": "the nvidia kernel module is not loaded"}
+    made = make(facts={"owners": [owner], "gpu_driver": driver})["gpu_tuning"]
+    assert made["units"] == []
+    assert made["skipped"] == [
+        {"key": "unit_active:nvidia-persistenced.service", "reason": "the nvidia kernel module is not loaded"}
+    ]
+    # Its options stay: taken back, they would go and come with the driver, and systemd would reload each time.
+    assert [file["restart"] for file in made["files"]] == [[]]
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

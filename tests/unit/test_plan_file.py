@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.plain import write_beside
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.plan_file import (
     NOTHING,
     Call,
@@ -132,6 +133,23 @@ def test_the_file_holds_what_check_mode_said_to_the_byte_and_nothing_of_the_hour
     assert [one["changes"] for one in document()["calls"]] == [one.result["changes"] for one in CALLS]
     assert dump(document()) == dump(document())
     assert load(dump(document()), "f", MACHINE) == document()
+
+
+def test_a_plan_holds_no_secrets_of_services() -> None:
+    services = [{"name": "vllm", "environment": {"HF_TOKEN": "hf_secret"}, "flags": ["--api-key=secret"]}]
+    made = compose(MACHINE, PLAN, {**VARIABLES, "workstation_services": services}, DEFAULTS, CALLS)
+    assert "secret" not in dump(made)
+    assert made["variables"] == VARIABLES
+
+
+def test_a_plan_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "plans" / "ws.json"
+    assert write_beside(path, "{}", mode=0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+    # One that an earlier version left open to all is closed, though nothing in it changes.
+    path.chmod(0o644)
+    assert not write_beside(path, "{}", mode=0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_readable_form_takes_sixteen_cpus_together() -> None:

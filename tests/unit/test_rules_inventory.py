@@ -30,7 +30,30 @@ CASES = [
     fires("wrong_type", "os_tuning_units: 'x' is not a list", os_tuning_units="x"),
     fires("wrong_type", "os_tuning_governor: \"['performance']\" is not a single", os_tuning_governor=["performance"]),
     fires("wrong_type", "is not a list of dictionaries", os_tuning_units=["fstrim.timer"]),
+    fires("wrong_type", "os_tuning_mounts[0]: path is missing", os_tuning_mounts=[{"options": ["noatime"]}]),
+    fires("wrong_type", "os_tuning_units[0]: name: [1] is not a single", os_tuning_units=[{"name": [1]}]),
+    fires("wrong_type", "os_tuning_units[0]: name is missing", os_tuning_units=[{"name": None}]),
+    fires("wrong_type", "os_tuning_files[0]: path: ['x'] is not", os_tuning_files=[{"path": ["x"]}]),
+    fires("wrong_type", "os_tuning_sysctl_at_least[0]: {} is not a single", os_tuning_sysctl_at_least=[{}]),
+    fires(
+        "wrong_type",
+        "os_tuning_kernel_parameters_accept: 'True' is not a list",
+        os_tuning_kernel_parameters={"mitigations": "off"},
+        os_tuning_kernel_parameters_accept=True,
+    ),
+    fires(
+        "wrong_type",
+        "gpu_tuning_gpus[0]: gpu_clocks: True is not a dictionary",
+        gpu_tuning_gpus=[{"id": "0", "gpu_clocks": True}],
+    ),
+    fires("wrong_type", "os_tuning_irqbalance: 1 is not the name of an option", os_tuning_irqbalance={1: "0-3"}),
     silent("wrong_type", os_tuning_sysctl={}, os_tuning_units=[], os_tuning_files=None),
+    silent(
+        "wrong_type",
+        os_tuning_units=[{"name": "fstrim.timer", "active": None}],
+        os_tuning_mounts=[{"path": "/mnt/ai-data", "options": ["noatime"]}],
+        os_tuning_irqbalance={"banned_modules": ["nvidia"]},
+    ),
     fires(
         "not_possible_here",
         "install the package earlyoom",
@@ -180,6 +203,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
+ENTRIES = st.lists(
+    st.dictionaries(st.sampled_from(["name", "path", "options", "size", "cpus", "id"]), JSON), max_size=2
+)
 SERVICE = st.dictionaries(
     st.sampled_from(["name", "cpus", "gpu", "memory_bytes", "mlock", "mps", "uid", "environment", "flags", "ports"]),
     JSON | st.just("one") | st.integers(0, 9),
@@ -187,7 +213,10 @@ SERVICE = st.dictionaries(
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(sorted(variables.known())), JSON, max_size=5), st.lists(SERVICE, max_size=3))
+@given(
+    st.dictionaries(st.sampled_from(sorted(variables.known())), JSON | ENTRIES, max_size=5),
+    st.lists(SERVICE, max_size=3),
+)
 def test_whatever_is_written_there_is_a_plan_or_one_line(given_: dict, services: list) -> None:
     chosen = {**given_, **({"workstation_services": services} if services else {})}
     _context, found = plan.review(machine(cpu=cpus(4, 2)), chosen, list(chosen))

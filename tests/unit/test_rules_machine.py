@@ -37,6 +37,7 @@ UNGUARDED = {"owners": [owner("earlyoom", installed=False, active=False)]}
 NO_ZRAM = {"virtualization": "none", "container": False, "loadable": ["loop"], "release": "6.8.0"}
 GUARDED = {"os_tuning_oom_guard": "earlyoom"}
 POOL = {"os_tuning_hugepages": [{"size": "2M", "count": 1024}]}
+THP = "/sys/kernel/mm/transparent_hugepage"
 HUGE_USER = {"workstation_services": [{"name": "one", "uses_hugetlb": True}]}
 
 CPU = [
@@ -114,7 +115,7 @@ MEMORY = [
     fires("huge_pages_without_user", "2.0 GiB", os_tuning_kernel_parameters={"hugepages": 1024}),
     fires("huge_pages_without_user", "6.0 GiB",
           os_tuning_kernel_parameters={"hugepagesz": ["1G", "2M"], "hugepages": [4, 1024]}),
-    fires("huge_pages_without_user", "2.0 GiB", os_tuning_hugepages=[{"count": 1024}]),
+    fires("huge_pages_without_user", "2.0 GiB", os_tuning_hugepages=[{"size": "odd", "count": 1024}]),
     fires("huge_pages_without_user", "4.0 GiB", os_tuning_kernel_parameters={"hugepagesz": "1G", "hugepages": 4}),
     fires("huge_pages_without_user", "2.0 GiB", **sysctl(vm__nr_hugepages=1024)),
     silent("huge_pages_without_user", **POOL, **HUGE_USER),
@@ -185,6 +186,24 @@ MEMORY = [
 
 CACHE_TIMER = {"path": "/etc/cron.d/x", "content": "0 * * * * root echo 3 > /proc/sys/vm/drop_caches"}
 KERNEL = [
+    # One setting, two variables
+    fires("two_variables_for_one_setting", "vm.nr_hugepages is set by os_tuning_sysctl and by os_tuning_hugepages",
+          **{**HUGE_USER, **POOL, **sysctl(vm__nr_hugepages=512)}),
+    fires("two_variables_for_one_setting", "by os_tuning_hugepages",
+          **{**HUGE_USER, **POOL, "os_tuning_sysctl": {"vm/nr_hugepages": 512}}),
+    fires("two_variables_for_one_setting", "hugepage/enabled is set by os_tuning_sysfs and by os_tuning_thp",
+          os_tuning_sysfs={f"{THP}/enabled": "always"}),
+    fires("two_variables_for_one_setting", "by os_tuning_boost", os_tuning_boost=False,
+          os_tuning_sysfs={"/sys/devices/system/cpu/cpufreq/boost": 1}),
+    fires("two_variables_for_one_setting", "by os_tuning_block_devices",
+          os_tuning_sysfs={"/sys/block/nvme0n1/queue/scheduler": "kyber"}),
+    fires("two_variables_for_one_setting", "by os_tuning_hugepages", **HUGE_USER, **POOL,
+          os_tuning_sysfs={"/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages": 9}),
+    silent("two_variables_for_one_setting", **HUGE_USER, **sysctl(vm__nr_hugepages=512)),
+    silent("two_variables_for_one_setting", os_tuning_thp=None, os_tuning_sysfs={f"{THP}/enabled": "always"}),
+    silent("two_variables_for_one_setting", os_tuning_sysfs={f"{THP}/enabled": None, "/sys/kernel/mm/ksm/run": 1}),
+    silent("two_variables_for_one_setting", os_tuning_sysfs={
+        "/sys/block/sda/queue/scheduler": "none", "/sys/block/nvme0n1/queue/read_ahead_kb": 128}),
     # T29
     warns("isolated_cpus", "isolcpus=4-7", os_tuning_kernel_parameters={"isolcpus": "4-7"}),
     warns("isolated_cpus", "and one use several threads", os_tuning_kernel_parameters={"isolcpus": "4-7"},

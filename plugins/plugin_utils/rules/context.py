@@ -21,9 +21,10 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Context:
-    """One machine. names: every variable that the inventory defines; variables: ours among them.
+    """One machine. names: every variable that the inventory defines; given: ours among them, as they are written.
 
-    parts: what the families of the operating system's side make of it.
+    variables: those of ours that a plan can be made of. parts: what the families of the operating system's side make
+    of it.
     """
 
     facts: Facts
@@ -33,6 +34,7 @@ class Context:
     profile: str = "balanced"
     accept: tuple[str, ...] = ()
     parts: Parts = field(default_factory=Parts)
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     # -- values ----------------------------------------------------------------------------------
 

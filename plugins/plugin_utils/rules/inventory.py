@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...module_utils.shapes import SINGLE, misfits
+from ...module_utils.specs import SPECS
 from ..profiles import NAMES, settings
 from ..variables import misspelt, specifications
 from .base import ERROR, Finding, nearest, registered, rule, said
@@ -25,7 +27,21 @@ def unknown_variable(ctx: Context) -> Iterator[Finding]:
         )
 
 
-_SINGLE = ("str", "int", "float", "bool", "path")
+# Variables whose entries a module takes as they are: its option says what they have to hold.
+_OPTIONS = {
+    "os_tuning_hugepages": ("hugepages", "pools"),
+    "os_tuning_hugepage_mounts": ("hugepages", "mounts"),
+    "os_tuning_interrupts": ("irq_affinity", "rules"),
+    "os_tuning_irqbalance": ("irq_affinity", "irqbalance"),
+    "os_tuning_block_devices": ("block_device_settings", "devices"),
+    "os_tuning_mounts": ("block_device_settings", "mounts"),
+    "os_tuning_files": ("managed_files", "files"),
+    "os_tuning_units": ("unit_state", "units"),
+    "gpu_tuning_gpu_clocks": ("nvidia_gpu_state", "gpu_clocks"),
+    "gpu_tuning_memory_clocks": ("nvidia_gpu_state", "memory_clocks"),
+    "gpu_tuning_application_clocks": ("nvidia_gpu_state", "application_clocks"),
+    "gpu_tuning_gpus": ("nvidia_gpu_state", "gpus"),
+}
 
 
 def unusable(variables: Mapping[str, Any]) -> set[str]:
@@ -35,34 +51,41 @@ def unusable(variables: Mapping[str, Any]) -> set[str]:
     return wrong | wrongly_typed(variables).keys()
 
 
-def wrongly_typed(variables: Mapping[str, Any]) -> dict[str, str]:
-    """Variables of another shape than is needed: name -> what is needed, in words."""
+def wrongly_typed(variables: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Variables of another shape than is needed: name -> what is wrong with it."""
     found = {}
     for name, value in variables.items():
-        option = specifications().get(name, {})
-        if value is None or name == "workstation_services":
-            continue
-        if option.get("type") == "dict" and not isinstance(value, Mapping):
-            found[name] = "a dictionary"
-        elif option.get("type") == "list" and not isinstance(value, (list, tuple)):
-            found[name] = "a list"
-        elif option.get("elements") == "dict" and not all(isinstance(item, Mapping) for item in value):
-            found[name] = "a list of dictionaries"
-        elif option.get("type") in _SINGLE and isinstance(value, (Mapping, list, tuple)):
-            found[name] = "a single value"
-    return found
+        if value is not None and name != "workstation_services":
+            found[name] = list(_wrong(name, value, specifications().get(name, {})))
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
+def _wrong(name: str, value: Any, option: Mapping[str, Any]) -> Iterator[str]:
+    kind, shown = option.get("type"), f"{name}: {str(value)[:60]!r}"
+    if kind == "dict" and not isinstance(value, Mapping):
+        yield f"{shown} is not a dictionary"
+    elif kind == "list" and not isinstance(value, (list, tuple)):
+        yield f"{shown} is not a list"
+    elif option.get("elements") == "dict" and not all(isinstance(item, Mapping) for item in value):
+        yield f"{shown} is not a list of dictionaries"
+    elif kind in SINGLE and isinstance(value, (Mapping, list, tuple)):
+        yield f"{shown} is not a single value"
+    else:
+        part, parameter = _OPTIONS.get(name, ("", ""))
+        yield from misfits(name, value, SPECS[part][parameter] if part else option)
 
 
 @rule(ERROR, acceptable=False)
 def wrong_type(ctx: Context) -> Iterator[Finding]:
     """A variable that is a text for a list, a list for a text and the like."""
-    for name, needed in sorted(wrongly_typed(ctx.variables).items()):
-        yield Finding(
-            f"{name}: {str(ctx.variables[name])[:60]!r} is not {needed}",
-            "the plan puts profile and inventory together entry by entry",
-            (name,),
-            "write it as the role's README shows",
-        )
+    for name, wrong in sorted(wrongly_typed(ctx.given).items()):
+        for what in wrong:
+            yield Finding(
+                what,
+                "the plan puts profile and inventory together entry by entry",
+                (name,),
+                "write it as the role's README shows",
+            )
 
 
 @rule(ERROR, acceptable=False)
@@ -81,7 +104,7 @@ def unknown_profile(ctx: Context) -> Iterator[Finding]:
 def unknown_choice(ctx: Context) -> Iterator[Finding]:
     """A word that its variable does not take."""
     for setting in settings():
-        value = ctx.variables.get(setting.variable)
+        value = ctx.given.get(setting.variable)
         if setting.choices and value not in (None, *setting.choices):
             near = nearest(str(value), setting.choices)
             word = {True: "on", False: "off"}.get(value, "") if isinstance(value, bool) else ""

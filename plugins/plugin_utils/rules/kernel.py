@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 
 from ...module_utils.errors import InputError
 from ...module_utils.subjects.kernel_command_line import DANGEROUS
@@ -15,6 +17,28 @@ from .context import Context
 
 # The kernel's own values since 3.16 (include/uapi/linux/shm.h): ULONG_MAX less 2^24.
 _SHM_DEFAULT = 18446744073692774399
+# What a variable other than os_tuning_sysctl and os_tuning_sysfs sets.
+_CPUFREQ = r"/sys/devices/system/cpu/(cpufreq/policy\d+|cpu\d+/cpufreq)"
+_THP = "/sys/kernel/mm/transparent_hugepage"
+_SET_BY = (
+    (r"vm\.nr_hugepages(_mempolicy)?", "os_tuning_hugepages"),
+    (r"/sys/(kernel/mm|devices/system/node/node\d+)/hugepages/hugepages-\d+kB/nr_hugepages", "os_tuning_hugepages"),
+    (r"vm\.hugetlb_shm_group", "os_tuning_hugepages_group"),
+    (f"{_THP}/enabled", "os_tuning_thp"),
+    (f"{_THP}/defrag", "os_tuning_thp_defrag"),
+    (f"{_THP}/shmem_enabled", "os_tuning_thp_shmem"),
+    (f"{_CPUFREQ}/scaling_governor", "os_tuning_governor"),
+    (f"{_CPUFREQ}/energy_performance_preference", "os_tuning_epp"),
+    (f"{_CPUFREQ}/scaling_min_freq", "os_tuning_min_mhz"),
+    (f"{_CPUFREQ}/scaling_max_freq", "os_tuning_max_mhz"),
+    (r"/sys/devices/system/cpu/(.*/boost|intel_pstate/no_turbo)", "os_tuning_boost"),
+    (r"/sys/devices/system/cpu/smt/control", "os_tuning_smt"),
+    (
+        r"/sys/devices/system/cpu/cpu\d+/(power/pm_qos_resume_latency_us|cpuidle/state\d+/disable)",
+        "os_tuning_idle_latency_us",
+    ),
+)
+_DISK_QUEUE = r"/sys/block/([^/]+)/queue/(\w+)"
 _CPU_KNOBS = ("os_tuning_governor", "os_tuning_epp", "os_tuning_boost", "os_tuning_min_mhz", "os_tuning_max_mhz")
 
 
@@ -137,6 +161,35 @@ def hardware_in_a_guest(ctx: Context) -> Iterator[Finding]:
             (name,),
             "set it for the host machines only, or leave it to the profile",
         )
+
+
+def _set_by(ctx: Context, name: str) -> str:
+    """The variable that sets this sysctl or file as well; "" where none does."""
+    for pattern, variable in _SET_BY:
+        if re.fullmatch(pattern, name):
+            return "" if ctx.value(variable) in (None, []) else variable
+    # A disk that is chosen by a path is known on the machine alone.
+    queue = re.fullmatch(_DISK_QUEUE, name)
+    for item in ctx.entries("os_tuning_block_devices") if queue else ():
+        disk, attribute = queue.groups() if queue else ("", "")
+        if item.get(attribute) is not None and fnmatchcase(disk, str(item.get("device") or "")):
+            return "os_tuning_block_devices"
+    return ""
+
+
+@rule(ERROR, acceptable=False)
+def two_variables_for_one_setting(ctx: Context) -> Iterator[Finding]:
+    """A sysctl or a file below /sys that another variable sets as well."""
+    files = [str(path) for path, value in ctx.table("os_tuning_sysfs").items() if value is not None]
+    wanted = [*((name, "os_tuning_sysctl") for name in ctx.sysctl), *((path, "os_tuning_sysfs") for path in files)]
+    for name, variable in wanted:
+        if other := _set_by(ctx, name):
+            yield Finding(
+                f"{name} is set by {variable} and by {other}",
+                "each run writes both values one after the other, and neither is known to last",
+                (f"{variable}['{name}']", other),
+                f"take it out of {variable} and say it in {other}, or set {other} to null",
+            )
 
 
 @rule(NOTE, "T31")
