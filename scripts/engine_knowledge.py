@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Read which variables and flags an engine knows in which version, out of its own unpacked source packages.
 
-    scripts/engine_knowledge.py vllm 0.19.0=DIR 0.20.0=DIR ... > plugins/plugin_utils/knowledge/vllm_versions.yml
-    scripts/engine_knowledge.py llama.cpp 8929=DIR ... > plugins/plugin_utils/knowledge/llama_cpp_versions.yml
-    scripts/engine_knowledge.py --names vllm 0.19.1=DIR > tests/unit/truth/vllm_0.19.1.txt
+    python scripts/engine_knowledge.py vllm 0.19.0=DIR 0.20.0=DIR ... > plugins/plugin_utils/knowledge/vllm_versions.yml
+    python scripts/engine_knowledge.py llama.cpp 8929=DIR ... > plugins/plugin_utils/knowledge/llama_cpp_versions.yml
+    python scripts/engine_knowledge.py --names vllm 0.19.1=DIR > tests/unit/truth/vllm_0.19.1.txt
 
 DIR is the root of a vLLM source package, or a folder with llama.cpp's arg.cpp (found at any depth). Sources are
 parsed, never run, and only names and versions come out: facts, no text of theirs.

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # A script for an RTX 5090 as recipes on the web write it.
 set -e
 sudo nvidia-smi -pm 1
