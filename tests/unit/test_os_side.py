@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 GIB = 1 << 30
 EARLYOOM = {"name": "earlyoom", "unit": "earlyoom.service", "installed": True, "active": False, "enabled": False}
 OOMD = {**EARLYOOM, "name": "systemd_oomd", "unit": "systemd-oomd.service"}
+DROP_IN_OF_EARLYOOM = "/etc/systemd/system/earlyoom.service.d/50-ai-workstation.conf"
 OUR_ZRAM = {"name": "our_zram", "unit": ZRAM_UNIT, "installed": True, "active": True, "enabled": True}
 DISK = {"device": "/dev/sda2", "used_bytes": 0, "size_bytes": 8 * GIB}
 ZRAM = {"device": "/dev/zram0", "used_bytes": 0, "size_bytes": 8 * GIB}
@@ -175,13 +176,21 @@ def test_the_guard_that_is_named_runs_and_the_other_does_not() -> None:
         {"name": "earlyoom.service", "unit_file": "enabled", "active": True},
         {"name": "systemd-oomd.service", "unit_file": "disabled", "active": False},
     ]
-    assert content(found, "/etc/default/ai-workstation-earlyoom") == (
-        'EARLYOOM_ARGS="-r 3600 -m 4 --avoid ^(llama-server|vllm)"\n'
+    assert content(found, DROP_IN_OF_EARLYOOM).endswith(
+        "\nExecStart=\nExecStart=/usr/bin/earlyoom -r 3600 -m 4 $EARLYOOM_ARGS --avoid ^(llama-server|vllm)\n"
     )
     none = parts(os_tuning_oom_guard="none")
     assert {(unit["name"], unit["active"]) for unit in none.units} == {
         ("earlyoom.service", False), ("systemd-oomd.service", False),
     }  # fmt: skip
+
+
+def test_the_arguments_of_earlyooms_own_unit_stay() -> None:
+    facts = machine(owners=[{**EARLYOOM, "command": "/usr/sbin/earlyoom $EARLYOOM_ARGS $MORE"}, OOMD])
+    found = parts(facts, os_tuning_oom_guard="earlyoom", os_tuning_oom_avoid=["vllm"])
+    start = "ExecStart=/usr/sbin/earlyoom -r 3600 -m 4 $EARLYOOM_ARGS $MORE --avoid ^(vllm)\n"
+    assert start in content(found, DROP_IN_OF_EARLYOOM)
+    assert not any("/etc/default" in file["path"] for file in found.files)
 
 
 def test_a_guard_that_is_not_installed_leaves_the_other_alone() -> None:
@@ -355,6 +364,12 @@ BAD = [
     ({"os_tuning_nofile": "4096:1024"}, "a soft and a hard limit"),
     ({"os_tuning_memlock": "lots"}, "'lots' is not a size"),
     ({"os_tuning_memlock": "1G", "os_tuning_limits_group": "*"}, "everybody ('*') is refused"),
+    ({"os_tuning_memlock": "1G", "os_tuning_limits_group": "ai\n"}, "is not the name of one group"),
+    ({"os_tuning_module_options": {"nvidia\n": {"x": 1}}}, "write options as a dictionary"),
+    ({"os_tuning_module_options": {"nvidia": {"x": "1\n"}}}, "not an option and a plain value"),
+    ({"os_tuning_ksm_units": ["agents.service\n"]}, "not the name of a service"),
+    ({"os_tuning_slices": {"ai\n": {"cpu_weight": 1}}}, "not a plain name"),
+    ({"os_tuning_oom_guard": "earlyoom", "os_tuning_oom_avoid": ["vllm\n"]}, "is not a process name"),
     ({"os_tuning_limits_group": "ai"}, "set one of them"),
     ({"os_tuning_journal_max": "1M"}, "less than 8M"),
     ({"os_tuning_serves_wan": "true"}, "'true' is not true, false or null"),

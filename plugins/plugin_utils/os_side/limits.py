@@ -28,7 +28,7 @@ def limits(wishes: Wishes) -> Parts:
         parts.drop_in(f"/etc/systemd/system.conf.d/{CONF}", "[Manager]", *lines)
     if group is None:
         return parts
-    if not re.match(r"^[a-z_][a-z0-9_-]*$", str(group)):
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]*", str(group)):
         raise InputError(f"os_tuning_limits_group: {group!r} is not the name of one group; everybody ('*') is refused")
     if not lines:
         raise InputError("os_tuning_limits_group: it gets os_tuning_memlock and os_tuning_nofile; set one of them")

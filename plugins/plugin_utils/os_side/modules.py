@@ -16,12 +16,12 @@ def modules(wishes: Wishes) -> Parts:
     lines = []
     for name, options in sorted(wishes.value("os_tuning_module_options", {}).items()):
         words = options if isinstance(options, dict) else None
-        if not re.match(r"^[A-Za-z0-9_-]+$", str(name)) or not words:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)) or not words:
             raise InputError(
                 f"os_tuning_module_options {name}: write options as a dictionary, like {{NVreg_EnableGpuFirmware: 1}}"
             )
         for option, value in words.items():
-            if not re.match(r"^\w+$", str(option)) or not re.match(r"^[^\s\"'\\]+$", str(value)):
+            if not re.fullmatch(r"\w+", str(option)) or not re.fullmatch(r"[^\s\"'\\]+", str(value)):
                 raise InputError(
                     f"os_tuning_module_options {name}: {option}={value!s} is not an option and a plain value"
                 )

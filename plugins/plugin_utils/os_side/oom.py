@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Who ends programs before the machine stands still for want of memory.
 
-Sources: earlyoom(1), systemd-oomd.service(8), systemd.exec(5): a later EnvironmentFile wins per variable.
+Sources: earlyoom(1), systemd-oomd.service(8), systemd.service(5): an empty ExecStart= forgets the one before.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...module_utils.errors import InputError
 from .parts import CONF, Parts, Wishes
 
 _UNITS = {"earlyoom": "earlyoom.service", "systemd-oomd": "systemd-oomd.service"}
-_ENVIRONMENT = "/etc/default/ai-workstation-earlyoom"
+_COMMAND = "/usr/bin/earlyoom $EARLYOOM_ARGS"  # of the package, where the facts do not tell
 
 
 def guard(wishes: Wishes) -> Parts:
@@ -33,7 +33,8 @@ def guard(wishes: Wishes) -> Parts:
             parts.units.append({"name": unit, "unit_file": "disabled", "active": False})
             parts.optional.append(unit)
     if wanted == "earlyoom":
-        _spare(parts, wishes.names("os_tuning_oom_avoid"))
+        command = str(wishes.owner("earlyoom").get("command") or _COMMAND)
+        _spare(parts, command, wishes.names("os_tuning_oom_avoid"))
     return parts
 
 
@@ -42,22 +43,20 @@ def _installed(wishes: Wishes, guard_name: str) -> bool:
     return bool(wishes.owner(guard_name.replace("-", "_")).get("installed", True))
 
 
-def _spare(parts: Parts, names: list[str]) -> None:
-    """Have earlyoom avoid the inference servers, by how their process names begin (the kernel keeps 15 letters)."""
+def _spare(parts: Parts, command: str, names: list[str]) -> None:
+    """Have earlyoom avoid the inference servers, by how their process names begin (the kernel keeps 15 letters).
+
+    earlyoom takes the last of an option that is given twice: the administrator's arguments win over our defaults, and
+    our names over an --avoid of theirs.
+    """
     for one in names:
-        if not re.match(r"^[A-Za-z0-9_:-]{1,15}$", one):
+        if not re.fullmatch(r"[A-Za-z0-9_:-]{1,15}", one):
             raise InputError(
                 f"os_tuning_oom_avoid: {one!r} is not a process name of up to 15 letters, digits, '_', ':' or '-'"
             )
     if names:
-        arguments = f"-r 3600 -m 4 --avoid ^({'|'.join(names)})"
-        parts.files.append(
-            {"path": _ENVIRONMENT, "content": f'EARLYOOM_ARGS="{arguments}"\n', "restart": ["earlyoom.service"]}
-        )
-        parts.drop_in(
-            f"/etc/systemd/system/earlyoom.service.d/{CONF}",
-            "[Service]",
-            f"EnvironmentFile=-{_ENVIRONMENT}",
-            restart=["earlyoom.service"],
-        )
-        parts.optional += [_ENVIRONMENT, f"/etc/systemd/system/earlyoom.service.d/{CONF}"]
+        program, *arguments = command.split()
+        path = f"/etc/systemd/system/earlyoom.service.d/{CONF}"
+        start = " ".join((program, "-r 3600 -m 4", *arguments, f"--avoid ^({'|'.join(names)})"))
+        parts.drop_in(path, "[Service]", "ExecStart=", f"ExecStart={start}", restart=["earlyoom.service"])
+        parts.optional.append(path)

@@ -79,7 +79,7 @@ def ksm(wishes: Wishes) -> Parts:
         return wishes.impossible(name, "ksm", reason)
     parts = Parts(sysfs={"/sys/kernel/mm/ksm/run": 1})
     for unit in units:
-        if not re.match(r"^[A-Za-z0-9:_.\\@-]+\.service$", unit):
+        if not re.fullmatch(r"[A-Za-z0-9:_.\\@-]+\.service", unit):
             raise InputError(f"{name}: {unit!r} is not the name of a service; write one like 'agents.service'")
         parts.drop_in(f"/etc/systemd/system/{unit}.d/50-ai-workstation-ksm.conf", "[Service]", "MemoryKSM=yes")
     return parts

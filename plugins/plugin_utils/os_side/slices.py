@@ -34,7 +34,7 @@ def slices(wishes: Wishes) -> Parts:
     for key, entry in sorted(wanted.items()):
         if not entry:
             continue
-        if not re.match(r"^[a-z][a-z0-9_]*$", str(key)):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", str(key)):
             raise InputError(f"{name}: {key!r} is not a plain name; write one like 'ai' for ai.slice")
         if not isinstance(entry, Mapping):
             raise InputError(f"{name} {key}: {entry!r} is not a dictionary with {', '.join(_LIMITS)}")
@@ -69,7 +69,7 @@ def _lines(where: str, entry: Mapping[str, Any]) -> list[str]:
 
 def _memory(where: str, value: Any) -> str:
     """A size, or a part of the machine's memory in percent."""
-    percent = re.match(r"^(\d{1,3})%$", str(value))
+    percent = re.fullmatch(r"(\d{1,3})%", str(value))
     if percent and 1 <= int(percent.group(1)) <= 100:
         return str(value)
     if percent or str(value).endswith("%"):

@@ -22,7 +22,7 @@ PREFERENCES = ("cache", "clock")
 # Engines that compute on the CPU when they have no GPU.
 _ON_CPU = {"llama_cpp", "ollama", "vllm", "sglang"}
 CUDA_CONTEXT_BYTES = 512 << 20  # on top of model and KV cache, for each process on a GPU
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MOST_CPUS, _MOST_GPUS = 8192, 64
 
 
@@ -138,7 +138,7 @@ _SERVICE = (
 
 def _service(where: str, entry: Any) -> Wish:
     name = entry.get("name") if isinstance(entry, Mapping) else None
-    if isinstance(entry, Mapping) and (not isinstance(name, str) or not _NAME.match(name)):
+    if isinstance(entry, Mapping) and (not isinstance(name, str) or not _NAME.fullmatch(name)):
         raise InputError(f"{where}.name: {name!r} is not a name; write letters, digits, dots, dashes, underscores")
     where = f"service {name}"
     fields = _fields(where, entry, _SERVICE)
