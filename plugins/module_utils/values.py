@@ -11,6 +11,7 @@ from typing import Any
 from .errors import InputError
 
 _SIZE = re.compile(r"^(\d+)\s*(?:([kKmMgGtT])(?:i?[bB])?|[bB])?$")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 _SHIFT = {"k": 10, "m": 20, "g": 30, "t": 40}
 _CPU_LIMIT = 8192  # CONFIG_NR_CPUS of the largest distribution kernels
 
@@ -112,6 +113,11 @@ def choice(parameter: str, value: Any, choices: Iterable[str]) -> str:
 def words(value: Any) -> str:
     """Canonical text of a kernel value: fields separated by one space (sysctl prints tabs)."""
     return " ".join(str(value).split())
+
+
+def mount_text(text: str) -> str:
+    """A field of /proc/self/mountinfo without its octal escapes: a space is written with number 040."""
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)
 
 
 def selected(text: str) -> str:

@@ -29,7 +29,10 @@ options:
         description: A kernel name or a pattern, such as V(nvme*).
         type: str
       path:
-        description: A folder; the disk below it is meant. Either this or O(devices[].device).
+        description:
+          - A folder; the disk below it is meant. Either this or O(devices[].device).
+          - Below LVM, an encrypted volume, an array or btrfs these are all its disks. Their O(devices[].read_ahead_kb)
+            means nothing to files there, and is refused.
         type: path
       rotational:
         description: Take only rotating disks, or only others.

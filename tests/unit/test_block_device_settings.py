@@ -102,6 +102,86 @@ def test_a_folder_that_is_not_there_is_on_no_disk(kernel: FakeKernel) -> None:
         call(kernel, {"path": "/srv/none", "read_ahead_kb": 512})
 
 
+def mount(kernel: FakeKernel, number: str, kind: str, source: str, path: str = "/mnt/ai-data") -> None:
+    Path(kernel.at(path.replace(r"\040", " "))).mkdir(parents=True, exist_ok=True)
+    root = "1 0 8:1 / / rw - ext4 /dev/sda1 rw"
+    kernel.put("/proc/self/mountinfo", f"{root}\n2 1 {number} / {path} rw - {kind} {source} rw")
+
+
+def link(kernel: FakeKernel, path: str, target: str) -> None:
+    Path(kernel.at(path)).parent.mkdir(parents=True, exist_ok=True)
+    Path(kernel.at(path)).symlink_to(kernel.at(target))
+
+
+@pytest.fixture
+def mapped(kernel: FakeKernel) -> FakeKernel:
+    """A volume of LVM, on an encrypted partition of the one disk and on the whole other disk."""
+    part = "/sys/devices/nvme0n1/nvme0n1p2"
+    for name, number, slaves in (
+        ("dm-1", "252:1", {"nvme0n1p2": part}),
+        ("dm-0", "252:0", {"dm-1": "/sys/devices/dm-1", "sda": "/sys/devices/sda"}),
+    ):
+        kernel.put(f"/sys/devices/{name}/dev", number)
+        for slave, target in slaves.items():
+            link(kernel, f"/sys/devices/{name}/slaves/{slave}", target)
+        for place in (f"/sys/block/{name}", f"/sys/class/block/{name}", f"/sys/dev/block/{number}"):
+            link(kernel, place, f"/sys/devices/{name}")
+    link(kernel, "/sys/class/block/nvme0n1p2", part)
+    link(kernel, "/sys/class/block/sda", "/sys/devices/sda")
+    mount(kernel, "252:0", "ext4", "/dev/mapper/vg-models")
+    return kernel
+
+
+def test_the_disks_below_a_mapping_are_found(mapped: FakeKernel) -> None:
+    device = {"path": "/mnt/ai-data", "scheduler": "none"}
+    mapped.put(f"{NVME}/scheduler", "none [mq-deadline]")
+    call(mapped, device)
+    assert mapped.text(f"{NVME}/scheduler") == "[none] mq-deadline"
+    assert mapped.text(f"{SDA}/scheduler") == "[none] mq-deadline bfq"
+    rules = mapped.text(subject.RULES)
+    assert 'ENV{ID_SERIAL}=="LAB_NVME_1", ATTR{queue/scheduler}="none"' in rules
+    assert 'KERNEL=="sda", ATTR{queue/scheduler}="none"' in rules
+    assert not call(mapped, device)["changed"]
+
+
+def test_the_disks_of_btrfs_are_found_by_their_file_system(mapped: FakeKernel) -> None:
+    mount(mapped, "0:45", "btrfs", "/dev/nvme0n1p2")
+    link(mapped, "/sys/fs/btrfs/uuid-1/devices/nvme0n1p2", "/sys/devices/nvme0n1/nvme0n1p2")
+    link(mapped, "/sys/fs/btrfs/uuid-1/devices/sda", "/sys/devices/sda")
+    call(mapped, {"path": "/mnt/ai-data", "scheduler": "mq-deadline"})
+    assert mapped.text(f"{NVME}/scheduler") == "none [mq-deadline]"
+    rules = mapped.text(subject.RULES)
+    assert "LAB_NVME_1" in rules
+    assert 'KERNEL=="sda"' in rules
+
+
+def test_files_are_read_ahead_as_the_layer_above_the_disks_says(mapped: FakeKernel) -> None:
+    device = {"path": "/mnt/ai-data", "scheduler": "mq-deadline", "read_ahead_kb": 4096}
+    with pytest.raises(RefusedError, match="files there are read ahead as dm-0 says and not as its disks say"):
+        call(mapped, device)
+    outcome = call(mapped, device, optional=["/mnt/ai-data"])
+    assert outcome["skipped_keys"][0]["key"] == "block:/mnt/ai-data"
+    assert (mapped.text(f"{NVME}/scheduler"), mapped.text(f"{NVME}/read_ahead_kb")) == ("none [mq-deadline]", "128")
+    del device["scheduler"]
+    assert call(mapped, device, optional=["/mnt/ai-data"])["skipped_keys"]
+    assert not mapped.exists(subject.RULES)
+
+
+def test_what_is_on_no_disk_is_said(kernel: FakeKernel) -> None:
+    mount(kernel, "0:50", "zfs", "tank/models")
+    with pytest.raises(RefusedError, match="no disk is known below it \\(zfs is mounted there from tank/models\\)"):
+        call(kernel, {"path": "/mnt/ai-data", "scheduler": "none"})
+
+
+def test_a_mount_point_with_a_space(kernel: FakeKernel) -> None:
+    mount(kernel, "259:2", "ext4", "/dev/nvme0n1p2", r"/mnt/ai\040data")
+    call(kernel, {"path": "/mnt/ai data", "scheduler": "mq-deadline"})
+    assert (kernel.text(f"{NVME}/scheduler"), kernel.text(f"{SDA}/scheduler")) == (
+        "none [mq-deadline]",
+        "none [mq-deadline] bfq",
+    )
+
+
 def test_optional_entries_are_skipped(kernel: FakeKernel) -> None:
     kernel.read_only.add(f"{NVME}/scheduler")
     outcome = call(
@@ -120,6 +200,8 @@ def test_optional_entries_are_skipped(kernel: FakeKernel) -> None:
         ({"scheduler": "none"}, "either device"),
         ({"device": "sda", "path": "/", "scheduler": "none"}, "either device"),
         ({"device": "sda; reboot", "scheduler": "none"}, "not a kernel name"),
+        ({"device": "sda\n", "scheduler": "none"}, "not a kernel name"),
+        ({"device": "sda", "scheduler": "none\n"}, "not a name like"),
         ({"device": "sda", "scheduler": "No ne"}, "not a name like"),
         ({"device": "sda", "read_ahead_kb": -1}, "whole number from 0"),
         ({"device": "sda"}, "says nothing"),

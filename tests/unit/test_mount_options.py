@@ -53,6 +53,12 @@ def kernel(tmp_path: Path) -> FakeKernel:
     return kernel
 
 
+def test_a_mount_point_with_a_space(kernel: FakeKernel) -> None:
+    kernel.put(INFO, r"2 1 259:2 / /mnt/ai\040data rw,relatime - ext4 /dev/x rw")
+    outcome = run_module(subject, kernel, True, mounts=[{"path": "/mnt/ai data", "options": ["noatime"]}])
+    assert outcome["changes"][0]["after"] == "noatime,rw"
+
+
 def options(kernel: FakeKernel) -> str:
     return kernel.text(INFO).splitlines()[1].split()[5]
 

@@ -26,7 +26,7 @@ import errno
 from typing import Callable
 
 from ..doors.host import FileState, Host
-from ..values import cpu_list, cpu_mask, cpus, print_cpu_mask, selected, words
+from ..values import cpu_list, cpu_mask, cpus, mount_text, print_cpu_mask, selected, words
 from .change import Place, Value
 from .interrupts import interrupts
 from .machine import Machine
@@ -126,7 +126,7 @@ def _read_mount(machine: Machine, path: str) -> Value:
     """Type and super block options of the topmost mount (proc_pid_mountinfo(5)), without the usual "rw"."""
     for line in reversed((machine.host.text("/proc/self/mountinfo") or "").splitlines()):
         fields = line.split()
-        if fields[4] == path:
+        if mount_text(fields[4]) == path:
             kind, _source, options = fields[fields.index("-") + 1 :][:3]
             return f"{kind} {','.join(sorted(set(options.split(',')) - {'rw', 'seclabel'}))}"
     return None
@@ -149,7 +149,7 @@ def _read_mount_options(machine: Machine, path: str) -> Value:
     found = None
     for line in (machine.host.text("/proc/self/mountinfo") or "").splitlines():
         fields = line.split()
-        if fields[4] == path:
+        if mount_text(fields[4]) == path:
             found = ",".join(sorted(fields[5].split(",")))
     return found
 

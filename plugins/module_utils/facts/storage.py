@@ -12,10 +12,9 @@ mounts [{path, source, fstype, options [], disks [name], size_bytes, available_b
 from __future__ import annotations
 
 import posixpath
-import re
 
 from ..doors.host import Host
-from ..values import offered, selected
+from ..values import mount_text, offered, selected
 from .reading import Facts, flag, node_number, number
 
 _NOT_DISKS = ("loop", "ram", "zram", "sr", "fd", "nbd")
@@ -33,7 +32,6 @@ _TRANSPORTS = (
     ("/devices/virtual/", "virtual"),
     ("/host", "scsi"),
 )
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def gather(host: Host) -> Facts:
@@ -64,7 +62,7 @@ def _disk(host: Host, name: str, mounts: list[Facts]) -> Facts:
 
 def _device_numbers(host: Host, names: list[str]) -> dict[str, set[str]]:
     """ "major:minor" of every disk and partition -> the disks below it, through mappings and arrays."""
-    below = {name: _below(host, name) for name in names}
+    below = {name: disks_below(host, name) for name in names}
     found: dict[str, set[str]] = {}
     for name in names:
         base = f"/sys/block/{name}"
@@ -75,13 +73,13 @@ def _device_numbers(host: Host, names: list[str]) -> dict[str, set[str]]:
     return found
 
 
-def _below(host: Host, name: str, depth: int = 0) -> set[str]:
+def disks_below(host: Host, name: str, depth: int = 0) -> set[str]:
     """A disk and those it is made of. A slave may be a partition: its folder's parent is the disk."""
     found = {name}
     for slave in host.names(f"/sys/block/{name}/slaves") if depth < 8 else []:
         parent = posixpath.basename(posixpath.dirname(host.resolve(f"/sys/class/block/{slave}")))
         disk = slave if host.is_dir(f"/sys/block/{slave}") else parent
-        found |= _below(host, disk, depth + 1)
+        found |= disks_below(host, disk, depth + 1)
     return found
 
 
@@ -99,8 +97,8 @@ def _mount_lines(host: Host) -> list[list[str]]:
 
 def _mount(host: Host, words: list[str], numbers: dict[str, set[str]]) -> Facts:
     dash = words.index("-", 6)
-    fstype, source = words[dash + 1], _plain(words[dash + 2])
-    path = _plain(words[4])
+    fstype, source = words[dash + 1], mount_text(words[dash + 2])
+    path = mount_text(words[4])
     # A dead file server would hang the question for space.
     space = host.space(path) if fstype in _LOCAL else None
     disks = numbers.get(words[2], set())
@@ -118,8 +116,3 @@ def _mount(host: Host, words: list[str], numbers: dict[str, set[str]]) -> Facts:
         "size_bytes": space[0] if space else None,
         "available_bytes": space[1] if space else None,
     }
-
-
-def _plain(text: str) -> str:
-    """Undo the octal escapes of mountinfo (a space is written with number 040)."""
-    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)

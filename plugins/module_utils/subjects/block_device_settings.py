@@ -19,7 +19,8 @@ from typing import Any
 from ..engine.change import READ_ONLY, Draft
 from ..engine.machine import Machine
 from ..errors import InputError
-from ..values import integer, offered, selected
+from ..facts.storage import disks_below
+from ..values import integer, mount_text, offered, selected
 from .drop_in import HEADER, FileLook, look_file, want_file
 from .mount_options import MountLook, MountWish, look_mount, parse_mounts, want_mount_options
 
@@ -78,9 +79,22 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Under:
+    """The disks that hold a folder, or why none is known.
+
+    layer: what its files are read through where that is not the disk: a mapping, an array or btrfs. They are read
+    ahead as the layer says.
+    """
+
+    disks: frozenset[str] = frozenset()
+    layer: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     disks: tuple[Disk, ...]
-    under: dict[str, str | None]
+    under: dict[str, Under]
     rules_file: FileLook
     mounts: tuple[MountLook, ...] = ()
 
@@ -93,7 +107,7 @@ def parse(params: Mapping[str, Any]) -> Desired:
             raise InputError(
                 "devices: give each entry either device (a name pattern like 'nvme*') or path (a folder on the disk)"
             )
-        if device and not re.match(r"^[A-Za-z0-9*?!\[\]_-]+$", device):
+        if device and not re.fullmatch(r"[A-Za-z0-9*?!\[\]_-]+", device):
             raise InputError(f"devices: {device!r} is not a kernel name or pattern; write one like 'nvme*' or 'sda'")
         if path and not path.startswith("/"):
             raise InputError(f"devices: path {path!r} is not absolute")
@@ -111,7 +125,7 @@ def _parse_settings(words: str, item: Mapping[str, Any]) -> dict[str, str]:
     settings = {}
     if item.get("scheduler") is not None:
         settings["scheduler"] = str(item["scheduler"])
-        if not re.match(r"^[a-z][a-z0-9_-]*$", settings["scheduler"]):
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", settings["scheduler"]):
             raise InputError(
                 f"devices {words}: scheduler {settings['scheduler']!r} is not a name like none, mq-deadline, bfq"
             )
@@ -140,7 +154,7 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
         serial = next((line[12:] for line in udev.splitlines() if line.startswith("E:ID_SERIAL=")), "")
         rotational = host.text(f"{queue}/rotational") == "1"
         disks.append(Disk(name, serial, rotational, values, _before(machine, name, values["read_ahead_kb"][0])))
-    under = {rule.path: _disk_under(machine, rule.path) for rule in desired.rules if rule.path}
+    under = {rule.path: _look_under(machine, rule.path) for rule in desired.rules if rule.path}
     mounts = tuple(look_mount(machine, wish) for wish in desired.mounts)
     return Snapshot(tuple(disks), under, look_file(machine, RULES), mounts)
 
@@ -150,22 +164,47 @@ def _before(machine: Machine, disk: str, live: str | None) -> str | None:
     return str(entry.original) if entry and entry.is_ours(live) else None
 
 
-def _disk_under(machine: Machine, path: str) -> str | None:
-    """The disk that holds a folder: the longest mount point above it, its device, the disk of that partition."""
-    if not machine.host.is_dir(path):
-        return None  # not the disk of the root folder: nothing is known about where it will be
-    best, number = "", ""
-    for line in (machine.host.text("/proc/self/mountinfo") or "").splitlines():
+def _look_under(machine: Machine, path: str) -> Under:
+    """The longest mount point above a folder, its device, and the disks below that."""
+    host = machine.host
+    if not host.is_dir(path):
+        return Under(
+            reason="no such folder"
+        )  # not the disk of the root folder: nothing is known about where it will be
+    best: tuple[str, str, str, str] = ("", "", "", "")
+    for line in (host.text("/proc/self/mountinfo") or "").splitlines():
         fields = line.split()
-        mount = fields[4]
-        if (path == mount or path.startswith(mount.rstrip("/") + "/")) and len(mount) >= len(best):
-            best, number = mount, fields[2]
-    target = machine.host.resolve(f"/sys/dev/block/{number}") if number else ""
-    if not machine.host.is_dir(target):
-        return None
+        mount = mount_text(fields[4])
+        if (path == mount or path.startswith(mount.rstrip("/") + "/")) and len(mount) >= len(best[0]):
+            kind, source = (*fields[fields.index("-", 6) + 1 :], "", "")[:2]
+            best = mount, fields[2], kind, mount_text(source)
+    _mount, number, kind, source = best
+    target = host.resolve(f"/sys/dev/block/{number}") if number else ""
+    if not host.is_dir(target) and source.startswith("/dev/"):
+        # btrfs has device numbers of its own.
+        target = host.resolve(f"/sys/class/block/{posixpath.basename(host.resolve(source))}")
+    if not host.is_dir(target):
+        return Under(
+            reason=f"no disk is known below it ({kind or 'nothing'} is mounted there from {source or 'nowhere'})"
+        )
+    targets = [target]
+    if kind == "btrfs":
+        members = [host.names(f"/sys/fs/btrfs/{one}/devices") for one in host.names("/sys/fs/btrfs")]
+        names = next((names for names in members if posixpath.basename(target) in names), [])
+        targets = [host.resolve(f"/sys/class/block/{name}") for name in names] or targets
+    found = [_disks_of(machine, target) for target in targets]
+    layers = [one.layer for one in found if one.layer]
+    layer = "btrfs" if kind == "btrfs" else next(iter(layers), "")
+    return Under(frozenset().union(*(one.disks for one in found)), layer)
+
+
+def _disks_of(machine: Machine, target: str) -> Under:
+    """A block device may be a disk, a partition, or made of others (/sys/block/NAME/slaves)."""
     if machine.host.exists(f"{target}/partition"):
         target = posixpath.dirname(target)
-    return posixpath.basename(target)
+    device = posixpath.basename(target)
+    below = disks_below(machine.host, device)
+    return Under(frozenset(below), device if below != {device} else "")
 
 
 def decide(desired: Desired, snapshot: Snapshot) -> Draft:
@@ -173,17 +212,18 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     draft = Draft(optional=every)
     chosen: dict[str, str] = {}
     lines = []
-    for rule in desired.rules:
-        disks = [disk for disk in snapshot.disks if _matches(rule, disk, snapshot)]
+    for asked in desired.rules:
+        under = snapshot.under.get(asked.path, Under())
+        rule = _on_layer(draft, asked, under)
+        disks = [disk for disk in snapshot.disks if _matches(rule, disk, under)]
         if not disks:
             there = ", ".join(disk.name for disk in snapshot.disks) or "none"
-            why = "no such folder, or no disk below it" if rule.path else f"no disk matches; there is {there}"
-            draft.cannot(f"block:{rule.words}", why)
+            draft.cannot(f"block:{rule.words}", under.reason or f"no disk matches; there is {there}")
             continue
         if rule.words in desired.optional:
             draft.optional |= {_key(disk, attribute) for disk in disks for attribute in rule.settings}
         done = [_want_disk(draft, rule, disk, chosen) for disk in disks]
-        if all(done):
+        if rule.settings and all(done):
             lines += _udev_lines(rule, disks)
     if desired.persist and lines:
         if desired.optional.issuperset(rule.words for rule in desired.rules):
@@ -196,15 +236,27 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     return draft
 
 
+def _on_layer(draft: Draft, rule: Rule, under: Under) -> Rule:
+    """The settings of disks that mean something below a layer: it has a read-ahead of its own."""
+    if not under.layer or "read_ahead_kb" not in rule.settings:
+        return rule
+    draft.cannot(
+        f"block:{rule.words}",
+        f"files there are read ahead as {under.layer} says and not as its disks say; "
+        "read_ahead_kb is only set for file systems on a plain disk",
+    )
+    return dataclasses.replace(rule, settings=_without_read_ahead(rule))
+
+
 def _key(disk: Disk, attribute: str) -> str:
     return f"block:{disk.name}/{attribute}"
 
 
-def _matches(rule: Rule, disk: Disk, snapshot: Snapshot) -> bool:
+def _matches(rule: Rule, disk: Disk, under: Under) -> bool:
     if rule.rotational is not None and rule.rotational != disk.rotational:
         return False
     if rule.path:
-        return snapshot.under[rule.path] == disk.name
+        return disk.name in under.disks
     return fnmatch.fnmatchcase(disk.name, rule.device)
 
 
@@ -237,13 +289,18 @@ def _want_disk(draft: Draft, rule: Rule, disk: Disk, chosen: dict[str, str]) -> 
     return possible
 
 
+def _without_read_ahead(rule: Rule) -> dict[str, str]:
+    return {attribute: value for attribute, value in rule.settings.items() if attribute != "read_ahead_kb"}
+
+
 def _udev_lines(rule: Rule, disks: list[Disk]) -> list[str]:
     """The rule's own line, and one per disk where the lower bound is not met by all of them: udev cannot compare."""
     asked = rule.settings.get("read_ahead_kb")
     short = [disk for disk in disks if asked is None or disk.raised(asked) == asked]
     if asked is None or not rule.at_least or len(short) == len(disks):
-        return [_udev_line(rule, disks)]
-    others = {attribute: value for attribute, value in rule.settings.items() if attribute != "read_ahead_kb"}
+        # Disks below a path have a line each, by serial number.
+        return [_udev_line(rule, [disk]) for disk in disks] if rule.path else [_udev_line(rule, disks)]
+    others = _without_read_ahead(rule)
     bound = {"read_ahead_kb": asked}
     lines = [_udev_line(dataclasses.replace(rule, settings=others), disks)] if others else []
     return lines + [_udev_line(dataclasses.replace(rule, path=disk.name, settings=bound), [disk]) for disk in short]
