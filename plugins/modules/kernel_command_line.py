@@ -41,7 +41,8 @@ options:
   accept:
     description:
       - Names of dangerous parameters in O(present) that are meant. Without it, they are refused with the reason,
-        among them C(mitigations=off), C(idle=poll), C(init) and C(root).
+        among them C(mitigations=off), C(idle=poll), C(init) and C(root). The kernel takes C(-) and C(_) in
+        names for the same.
     type: list
     elements: str
     default: []

@@ -21,6 +21,7 @@ options:
   sysctl:
     description:
       - Sysctl names and values, as the kernel prints them. White space between fields does not count.
+      - C(vm.swappiness) and C(vm/swappiness) are the same name, as in C(sysctl.d); one set holds it once.
       - A name that the kernel lacks is an error with the nearest name, unless it is listed in O(optional).
     type: dict
     default: {}

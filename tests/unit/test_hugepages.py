@@ -439,6 +439,7 @@ def test_what_the_machine_lacks_is_refused(kernel: FakeKernel, pages: Pages, par
         ({"reserve": "lots"}, "reserve: 'lots' is not a size"),
         ({"mounts": [{"path": "mnt/x"}]}, "not a plain absolute path"),
         ({"mounts": [{"path": "/mnt/a b"}]}, "not a plain absolute path"),
+        ({"mounts": [{"path": "/mnt/a\n"}]}, "not a plain absolute path"),
         ({"mounts": [{"path": "/sys/x"}]}, "not a plain absolute path"),
         ({"mounts": [{"path": "/x", "mode": "9"}]}, "mode '9' is not like '0770'"),
         ({"mounts": [MOUNT, MOUNT]}, "/mnt/huge-ai is named twice"),

@@ -249,13 +249,27 @@ def test_isolcpus_is_warned_about(kernel: FakeKernel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("present", "name"), [({"mitigations": "off"}, "mitigations"), (["idle=poll"], "idle"), (["init=/bin/sh"], "init")]
+    ("present", "name"),
+    [
+        ({"mitigations": "off"}, "mitigations"),
+        (["idle=poll"], "idle"),
+        (["init=/bin/sh"], "init"),
+        (["spectre-v2=off"], "spectre_v2"),
+    ],
 )
 def test_dangerous_ones_must_be_accepted(kernel: FakeKernel, present, name: str) -> None:
-    with pytest.raises(InputError, match=f"{name}=.*remove it, or add {name} to accept"):
+    with pytest.raises(InputError, match=f"=.*remove it, or add {name} to accept"):
         call(kernel, present=present)
     assert call(kernel, check=True, present=present, accept=[name])["changed"]
     assert call(kernel, check=True, present={"mitigations": "auto", "idle": "nomwait"})["changed"]
+
+
+@pytest.mark.parametrize("spelling", ["nospectre_v2", "nospectre-v2"])
+def test_a_dangerous_one_is_known_in_every_spelling(kernel: FakeKernel, spelling: str) -> None:
+    with pytest.raises(InputError, match="switches a protection off; remove it, or add nospectre_v2 to accept"):
+        call(kernel, present=[spelling])
+    for accepted in ("nospectre_v2", "nospectre-v2"):
+        assert call(kernel, check=True, present=[spelling], accept=[accepted])["changed"]
 
 
 def test_without_root_there_is_one_line(kernel: FakeKernel) -> None:
@@ -273,6 +287,8 @@ def test_without_root_there_is_one_line(kernel: FakeKernel) -> None:
         ({"present": {"a": "b c"}}, "has ' '"),
         ({"present": ["a=b\nc=d"]}, "would read otherwise"),
         ({"present": {"a": ""}}, "is not a value; write a text or a number, or null for a flag"),
+        ({"present": {"a\n": 1}}, "is not the name of a kernel parameter"),
+        ({"absent": ["a\n"]}, "is not the name of a kernel parameter"),
         ({"present": {"a b": 1}}, "'a b' is not the name of a kernel parameter"),
         ({"present": {"a": []}}, "a has an empty list"),
         ({"present": [3]}, "3 is not a parameter; write 'name=value'"),

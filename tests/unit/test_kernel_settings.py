@@ -13,7 +13,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host im
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings
-from fake_kernel import FakeKernel, clamp, refuse, run_module
+from fake_kernel import FakeKernel, choose, clamp, refuse, run_module
 
 CONF = "/etc/sysctl.d/99-zz-ai-workstation.conf"
 SWAP = "/proc/sys/vm/swappiness"
@@ -220,7 +220,13 @@ def test_what_the_machine_lacks_is_refused(kernel: FakeKernel, params: dict, mes
     [
         ({"sysctl": {"vm.swappiness": True}}, "YAML reads this as True"),
         ({"sysctl": {"/proc/sys/vm/swappiness": 1}}, "not a sysctl name"),
+        ({"sysctl": {"vm/../swappiness": 1}}, "not a sysctl name"),
+        ({"sysctl": {"vm//swappiness": 1}}, "not a sysctl name"),
+        ({"sysctl": {"vm/./swappiness": 1}}, "not a sysctl name"),
         ({"sysctl": {"vm.dirty_bytes": 1, "vm.dirty_ratio": 2}}, "the kernel keeps only one"),
+        ({"sysctl": {"vm/dirty_bytes": 1, "vm.dirty_ratio": 2}}, "the kernel keeps only one"),
+        ({"sysctl": {"vm.swappiness": 10, "vm/swappiness": 20}}, "another spelling of vm.swappiness"),
+        ({"modules": ["zram\n"]}, "not the name of a kernel module"),
         ({"sysfs": {"/sys/../etc/passwd": 1}}, "not a plain path below /sys"),
         ({"sysctl": {"vm.swappiness": None}}, "is not a value"),
         ({"name": "../x"}, "becomes part of a file name"),
@@ -250,6 +256,37 @@ def test_a_later_file_that_wins_is_named_with_its_line(kernel: FakeKernel) -> No
     kernel.put("/etc/sysctl.d/99-zzz-vendor.conf", "# vendor\nvm.swappiness=1")
     outcome = call(kernel, sysctl={"vm.swappiness": 10})
     assert "/etc/sysctl.d/99-zzz-vendor.conf:2 sets it to 1" in outcome["warnings"][0]
+
+
+def test_every_spelling_of_a_sysctl_is_one_key(kernel: FakeKernel) -> None:
+    kernel.put("/proc/sys/net/ipv4/conf/eth0.5/forwarding", "0")
+    kernel.put("/etc/sysctl.d/99-zzz-vendor.conf", "vm/swappiness = 1")
+    first = call(kernel, sysctl={"vm/swappiness": 10, "net.ipv4.conf.eth0/5.forwarding": 1, "a/b": 1}, optional=["a.b"])
+    assert {change["key"] for change in first["changes"]} >= {
+        "sysctl:vm.swappiness",
+        "sysctl:net.ipv4.conf.eth0/5.forwarding",
+    }
+    assert kernel.text("/proc/sys/net/ipv4/conf/eth0.5/forwarding") == "1"
+    assert "99-zzz-vendor.conf:1 sets it to 1" in first["warnings"][0]
+    same = {"vm.swappiness": 10, "net/ipv4/conf/eth0.5/forwarding": 1}
+    assert not call(kernel, sysctl=same)["changed"]
+    assert call(kernel, sysctl=same, at_least=["vm/swappiness"], check=True)["changed"]
+
+
+@pytest.mark.parametrize("name", ["enabled", "shmem_enabled", "hugepages-64kB/enabled"])
+def test_what_huge_pages_move_along_goes_back_with_them(kernel: FakeKernel, name: str) -> None:
+    path = f"/sys/kernel/mm/transparent_hugepage/{name}"
+    kernel.put("/proc/sys/vm/min_free_kbytes", "67584")
+
+    def khugepaged(kernel: FakeKernel, text: str) -> str:
+        kernel.put("/proc/sys/vm/min_free_kbytes", "67584" if text == "never" else "90112")
+        return choose("always madvise advise [never]", text)
+
+    kernel.put(path, "always madvise advise [never]", khugepaged)
+    call(kernel, sysfs={path: "always"})
+    kernel.rules[path] = lambda _kernel, text: choose("always madvise advise [never]", text)
+    call(kernel)
+    assert kernel.text("/proc/sys/vm/min_free_kbytes") == "67584"
 
 
 def test_without_root_there_is_one_line(kernel: FakeKernel) -> None:

@@ -38,7 +38,7 @@ class Account:
 
 def parse_account(parameter: str, value: Any, kind: str) -> Account:
     text = "" if isinstance(value, bool) else str(value).strip()
-    if not re.match(r"^([0-9]+|[A-Za-z_][A-Za-z0-9_.-]*\$?)$", text) or (text.isdigit() and int(text) > _LAST_ID):
+    if not re.fullmatch(r"[0-9]+|[A-Za-z_][A-Za-z0-9_.-]*\$?", text) or (text.isdigit() and int(text) > _LAST_ID):
         raise InputError(f"{parameter}: {value!r} is not the name or number of a {kind}")
     return Account(kind, text)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,21 @@ def want_folders(draft: Draft, look: FileLook) -> None:
         folder = posixpath.dirname(folder)
 
 
+_SWAPPED = str.maketrans("./", "/.")
+
+
+def sysctl_name(text: str) -> str:
+    """The one spelling of a sysctl: a name whose first separator is a slash has the two the other way round
+    (sysctl.d(5)): net/ipv4/conf/eth0.5/forwarding is net.ipv4.conf.eth0/5.forwarding."""
+    first = re.search("[./]", text)
+    return text.translate(_SWAPPED) if first and first.group() == "/" else text
+
+
+def sysctl_path(name: str) -> str:
+    """The file of a sysctl."""
+    return "/proc/sys/" + sysctl_name(name).translate(_SWAPPED)
+
+
 def sysctl_overrides(machine: Machine, ours: str, wanted: Mapping[str, str]) -> dict[str, str]:
     """Keys of ours that a file read later at boot sets again: key -> "file:line sets it to value"."""
     files: dict[str, str] = {}
@@ -88,7 +104,7 @@ def sysctl_overrides(machine: Machine, ours: str, wanted: Mapping[str, str]) -> 
             continue
         for number, line in enumerate((machine.host.text(files[name]) or "").splitlines(), 1):
             key, equals, value = line.partition("=")
-            key = key.strip().lstrip("-")
+            key = sysctl_name(key.strip().lstrip("-"))
             if equals and not key.startswith(("#", ";")) and key in wanted and words(value) != wanted[key]:
                 found[key] = f"{files[name]}:{number} sets it to {words(value)}"
     return found

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.change import READ_ONLY, Draft, Place
+from ..engine.change import READ_ONLY, Draft
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import choice, integer, offered, print_size, selected, size
@@ -21,6 +21,7 @@ from .accounts import Account, parse_account
 from .drop_in import HEADER, FileLook, look_file, sysctl_overrides, want_file
 from .hugepage_pools import Asked, Memory, Size, check_reserve, look_memory, look_sizes, plan_pools, rows
 from .hugetlb_mounts import Mount, MountLook, look_mount, parse_mounts, want_mount
+from .kernel_settings import moved_along
 
 NAME = "hugepages"
 
@@ -33,8 +34,6 @@ THP_FILES = {
     "thp_shmem": f"{_THP}/shmem_enabled",
 }
 _SHM_GROUP = "/proc/sys/vm/hugetlb_shm_group"
-# The kernel raises and lowers it as khugepaged starts and stops (mm/khugepaged.c, set_recommended_min_free_kbytes).
-_MIN_FREE = Place("sysctl:vm.min_free_kbytes", "text", "/proc/sys/vm/min_free_kbytes")
 
 
 @dataclass(frozen=True)
@@ -239,8 +238,7 @@ def _want_thp(draft: Draft, name: str, value: str, text: str | None, writable: b
     elif not writable:
         draft.cannot(key, READ_ONLY)
     else:
-        touches = () if name == "thp_defrag" else (_MIN_FREE,)
-        draft.want(key, "choice", path, selected(text), value, touches=touches)
+        draft.want(key, "choice", path, selected(text), value, touches=moved_along(path))
         return True
     return False
 

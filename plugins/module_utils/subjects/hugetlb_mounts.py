@@ -22,7 +22,7 @@ from ..values import print_size, size
 from .accounts import Account, parse_account
 from .drop_in import HEADER, FileLook, look_file, want_file, want_folders
 
-_PATH = re.compile(r"^/[A-Za-z0-9._:@+=/-]+$")
+_PATH = re.compile(r"/[A-Za-z0-9._:@+=/-]+")
 _NOT_BELOW = ("/proc/", "/sys/", "/run/systemd/")
 
 
@@ -60,7 +60,7 @@ def parse_mounts(items: list[Mapping[str, Any]]) -> tuple[Mount, ...]:
     found: dict[str, Mount] = {}
     for item in items:
         path = str(item["path"])
-        if not _PATH.match(path) or posixpath.normpath(path) != path or f"{path}/".startswith(_NOT_BELOW):
+        if not _PATH.fullmatch(path) or posixpath.normpath(path) != path or f"{path}/".startswith(_NOT_BELOW):
             raise InputError(
                 f"mounts: {path!r} is not a plain absolute path (letters, digits, . _ : @ + = - and /) outside "
                 "/proc and /sys; write one like '/dev/hugepages-ai'"
@@ -68,7 +68,7 @@ def parse_mounts(items: list[Mapping[str, Any]]) -> tuple[Mount, ...]:
         if path in found:
             raise InputError(f"mounts: {path} is named twice; one call describes each mount once")
         mode = str(item.get("mode") or "0755")
-        if not re.match(r"^[01]?[0-7]{3}$", mode):
+        if not re.fullmatch(r"[01]?[0-7]{3}", mode):
             raise InputError(
                 f"mounts {path}: mode {mode!r} is not like '0770'; quote it, so that YAML keeps the octal digits"
             )

@@ -15,7 +15,7 @@ from ..engine.interrupts import Interrupt
 from ..errors import InputError
 from ..values import cpu_list, cpus
 
-_PCI = re.compile(r"^(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+_PCI = re.compile(r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 MATCHES = ("pci", "driver", "interface", "name")
 
 
@@ -64,7 +64,7 @@ def parse_rule(item: Mapping[str, Any], optional: frozenset[str]) -> Rule:
             raise InputError(f"rules: {field} is empty; give a value, or leave it out")
         if field == "pci":
             text = text.lower()
-            if not _PCI.match(text):
+            if not _PCI.fullmatch(text):
                 raise InputError(f"rules: pci {value!r} is not a PCI address; write one like '0000:01:00.0'")
             text = text if text.count(":") == 2 else f"0000:{text}"
         match.append((field, text))

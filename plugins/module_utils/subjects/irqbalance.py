@@ -59,7 +59,7 @@ def parse_irqbalance(value: Mapping[str, Any] | None) -> Wanted | None:
         return None
     modules = tuple(str(name) for name in value.get("banned_modules") or ())
     for name in modules:
-        if not re.match(r"^[A-Za-z0-9_.-]+$", name):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise InputError(f"irqbalance: banned_modules: {name!r} is not a driver name like 'nvidia'")
     banned = cpus("irqbalance: banned_cpus", value.get("banned_cpus") or "")
     return Wanted(banned, tuple(dict.fromkeys(modules)), bool(value.get("stopped")))
@@ -88,7 +88,7 @@ def _variables(text: str) -> dict[str, str]:
     found = {}
     for line in text.splitlines():
         name, equals, value = line.strip().partition("=")
-        if equals and re.match(r"^\w+$", name):
+        if equals and re.fullmatch(r"\w+", name):
             found[name] = value.strip().strip("\"'")
     return found
 

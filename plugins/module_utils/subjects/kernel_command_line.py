@@ -40,8 +40,8 @@ UPDATE_GRUB = "/usr/sbin/update-grub"
 _VARIABLE = "GRUB_CMDLINE_LINUX_DEFAULT"
 
 # The text passes through a shell file and GRUB's own script language: only what both leave alone.
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-_TEXT = re.compile(r"^[A-Za-z0-9_.,:/=@%+!^-]+$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_TEXT = re.compile(r"[A-Za-z0-9_.,:/=@%+!^-]+")
 _LONGEST = 1500  # the kernel reads 2048 bytes in all on x86 (COMMAND_LINE_SIZE)
 
 # Every one of these is used: two consoles, several sizes of huge pages.
@@ -107,12 +107,13 @@ def parse(params: Mapping[str, Any]) -> Desired:
     both = sorted(absent & set(by_name(present)))
     if both:
         raise InputError(f"absent: {both[0]} is in present as well; remove it from one of them")
-    accept = frozenset(choice("accept", name, DANGEROUS) for name in params.get("accept") or ())
+    accept = frozenset(choice("accept", same_name(str(name)), DANGEROUS) for name in params.get("accept") or ())
     for name, value in present:
-        values, reason = DANGEROUS.get(name, (("",), ""))
-        if name not in accept and (not values or value in values):
+        known = same_name(name)
+        values, reason = DANGEROUS.get(known, (("",), ""))
+        if known not in accept and (not values or value in values):
             text = print_command_line([(name, value)])
-            raise InputError(f"present: {text} {reason}; remove it, or add {name} to accept")
+            raise InputError(f"present: {text} {reason}; remove it, or add {known} to accept")
     length = len(print_command_line(present))
     if length > _LONGEST:
         raise InputError(f"present: {length} characters; the kernel reads 2048 in all, at most {_LONGEST} can be ours")
@@ -168,7 +169,7 @@ def _from_mapping(value: Mapping[Any, Any]) -> list[Parameter]:
 
 
 def _name(parameter: str, name: Any) -> str:
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(f"{parameter}: {name!r} is not the name of a kernel parameter; write one like 'iommu'")
     return name
 
@@ -182,8 +183,8 @@ def _parameter(name: Any, value: Any) -> Parameter:
     text = str(value).strip() if isinstance(value, (str, int, float)) else ""
     if not text:
         raise InputError(f"present {name}: {value!r} is not a value; write a text or a number, or null for a flag")
-    if not _TEXT.match(text):
-        bad = "".join(sorted({char for char in text if not _TEXT.match(char)}))
+    if not _TEXT.fullmatch(text):
+        bad = "".join(sorted({char for char in text if not _TEXT.fullmatch(char)}))
         raise InputError(
             f"present {name}: {text!r} has {bad!r}, which the shell or GRUB would read otherwise; "
             "letters, digits and _.,:/=@%+!^- can be used"

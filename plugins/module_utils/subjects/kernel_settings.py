@@ -19,7 +19,7 @@ from ..engine.change import READ_ONLY, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import offered, selected, words
-from .drop_in import HEADER, FileLook, look_file, sysctl_overrides, want_file
+from .drop_in import HEADER, FileLook, look_file, sysctl_name, sysctl_overrides, sysctl_path, want_file
 
 NAME = "kernel_settings"
 
@@ -31,6 +31,9 @@ EXCLUSIVE = {
     "vm.dirty_background_bytes": "vm.dirty_background_ratio",
     "vm.dirty_background_ratio": "vm.dirty_background_bytes",
 }
+# The kernel raises and lowers it as khugepaged starts and stops (mm/khugepaged.c, set_recommended_min_free_kbytes).
+_MIN_FREE = Place("sysctl:vm.min_free_kbytes", "text", "/proc/sys/vm/min_free_kbytes")
+_KHUGEPAGED = re.compile(r"/sys/kernel/mm/transparent_hugepage/(hugepages-\d+kB/)?(shmem_)?enabled")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,12 @@ class Snapshot:
 
 
 def parse(params: Mapping[str, Any]) -> Desired:
-    sysctl = {_sysctl_key(key): _value(f"sysctl {key}", value) for key, value in (params.get("sysctl") or {}).items()}
+    sysctl: dict[str, str] = {}
+    for key, value in (params.get("sysctl") or {}).items():
+        name = _sysctl_key(key)
+        if name in sysctl:
+            raise InputError(f"sysctl {key}: another spelling of {name}, which is set as well; remove one")
+        sysctl[name] = _value(f"sysctl {key}", value)
     sysfs = {_sysfs_key(key): _value(f"sysfs {key}", value) for key, value in (params.get("sysfs") or {}).items()}
     for key, other in EXCLUSIVE.items():
         if sysctl.get(key, "0") != "0" and sysctl.get(other, "0") != "0":
@@ -82,42 +90,43 @@ def parse(params: Mapping[str, Any]) -> Desired:
         sysfs,
         bool(params.get("persist", True)),
         name,
-        frozenset(params.get("optional") or ()),
-        _at_least(params.get("at_least") or (), {**sysctl, **sysfs}),
+        frozenset(map(_any_name, params.get("optional") or ())),
+        _at_least(map(_any_name, params.get("at_least") or ()), {**sysctl, **sysfs}),
         tuple(dict.fromkeys(_module_name(module) for module in params.get("modules") or ())),
     )
 
 
+def _any_name(name: str) -> str:
+    """A sysctl in its one spelling; paths and modules as they are."""
+    return name if name.startswith("/") else sysctl_name(name)
+
+
 def _at_least(names: Iterable[str], values: Mapping[str, str]) -> frozenset[str]:
-    for name in names:
+    bounds = frozenset(names)
+    for name in sorted(bounds):
         if name not in values:
             raise InputError(f"at_least: {name!r} is neither in sysctl nor in sysfs; take it out, or give it a value")
         if _numbers(values[name]) is None:
             raise InputError(f"at_least: {name} has the value {values[name]!r}; only whole numbers can be compared")
-    return frozenset(names)
+    return bounds
 
 
 def _numbers(text: str) -> list[int] | None:
     fields = text.split()
-    return [int(field) for field in fields] if fields and all(re.match(r"^\d+$", field) for field in fields) else None
+    return [int(field) for field in fields] if fields and all(re.fullmatch(r"\d+", field) for field in fields) else None
 
 
 def _module_name(name: Any) -> str:
-    if not re.match(r"^[A-Za-z0-9_-]+$", str(name)):
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
         raise InputError(f"modules: {name!r} is not the name of a kernel module; write one like 'tcp_bbr'")
     return str(name)
 
 
 def _sysctl_key(key: str) -> str:
-    if (
-        not key
-        or key.startswith("/")
-        or ".." in key
-        or not all(ch.isalnum() or ch in "._-/:@*" for ch in key)
-        or "*" in key
-    ):
+    path = sysctl_path(key)
+    if not key or posixpath.normpath(path) != path or not all(ch.isalnum() or ch in "._-/:@" for ch in key):
         raise InputError(f"sysctl {key!r}: not a sysctl name; write one like 'vm.swappiness'")
-    return key
+    return sysctl_name(key)
 
 
 def _sysfs_key(key: str) -> str:
@@ -138,9 +147,9 @@ def _value(parameter: str, value: Any) -> str:
     return words(value)
 
 
-def sysctl_path(key: str) -> str:
-    """The file of a sysctl: dots are slashes, unless the name is written with slashes (sysctl.d(5))."""
-    return "/proc/sys/" + (key if "/" in key else key.replace(".", "/"))
+def moved_along(path: str) -> tuple[Place, ...]:
+    """What the kernel changes of its own where a /sys file is written."""
+    return (_MIN_FREE,) if _KHUGEPAGED.fullmatch(path) else ()
 
 
 def look(machine: Machine, desired: Desired) -> Snapshot:
@@ -266,7 +275,7 @@ def _want(draft: Draft, snapshot: Snapshot, family: str, name: str, path: str, v
         draft.cannot(key, READ_ONLY)
     else:
         other = EXCLUSIVE.get(name) if family == "sysctl" else None
-        touches = (Place(f"sysctl:{other}", "text", sysctl_path(other)),) if other else ()
+        touches = (Place(f"sysctl:{other}", "text", sysctl_path(other)),) if other else moved_along(path)
         draft.want(key, "choice" if live.choices else "text", path, live.text, value, touches=touches)
         if other:
             draft.covered.add(f"sysctl:{other}")

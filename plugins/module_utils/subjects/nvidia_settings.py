@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..values import choice, integer
 
 COMPUTE_MODES = ("default", "exclusive_process", "prohibited")
-_POWER = re.compile(r"^(\d+(?:\.\d+)?)\s*(?:([wW])|(%))?$")
+_POWER = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([wW])|(%))?")
 _MHZ = 100_000  # far above any clock: only catches nonsense before the card is asked
 
 
@@ -140,7 +140,7 @@ def _power(parameter: str, value: Any) -> Power | None:
     text = "" if isinstance(value, bool) else str(value).strip()
     if text in ("default", "max"):
         return Power(text)
-    match = _POWER.match(text)
+    match = _POWER.fullmatch(text)
     if not match or float(match.group(1)) == 0:
         raise InputError(
             f"{parameter}: {value!r} is not a power limit; write watts ('450' or '450W'), "

@@ -16,7 +16,7 @@ from ..errors import InputError
 
 NAME = "unit_state"
 
-_UNIT = re.compile(r"^[A-Za-z0-9:_.\\@-]+\.(service|timer|socket|mount|path|target|slice|swap)$")
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(service|timer|socket|mount|path|target|slice|swap)")
 _RUNS = ("active", "reloading", "activating")
 _UNMET = "a condition in the unit does not hold on this machine"
 _SETTABLE = ("enabled", "disabled", "masked")
@@ -54,7 +54,7 @@ class Snapshot:
 
 def unit_name(parameter: str, name: Any) -> str:
     """Check the form of a unit's name."""
-    if not _UNIT.match(str(name)):
+    if not _UNIT.fullmatch(str(name)):
         raise InputError(f"{parameter}: {name!r} is not a unit name with its suffix; write one like 'fstrim.timer'")
     return str(name)
 
@@ -103,20 +103,28 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     draft = Draft(optional=frozenset(key.format(name) for name in desired.optional for key in keys))
     for wanted in desired.units:
         unit = snapshot.units.get(wanted.name, Unit("not-found", "", ""))
-        if wanted.unit_file:
-            _want_unit_file(draft, wanted, unit, snapshot.systemd)
-        if wanted.active:
-            key = f"unit_active:{wanted.name}"
-            reason = _missing(unit, wanted, snapshot.systemd) or unit.unmet
-            if reason:
-                draft.cannot(key, reason)
-            else:
-                live = "active" if unit.active in _RUNS else "inactive"
-                draft.want(key, "unit_active", wanted.name, live, wanted.active, tolerate={errno.ENOTSUP: _UNMET})
+        # A masked unit cannot start: it is stopped before it is masked, and so unmasked before it starts again.
+        steps = (_want_active, _want_unit_file) if wanted.unit_file == "masked" else (_want_unit_file, _want_active)
+        for step in steps:
+            step(draft, wanted, unit, snapshot.systemd)
     return draft
 
 
+def _want_active(draft: Draft, wanted: Wanted, unit: Unit, systemd: bool) -> None:
+    if not wanted.active:
+        return
+    key = f"unit_active:{wanted.name}"
+    reason = _missing(unit, wanted, systemd) or unit.unmet
+    if reason:
+        draft.cannot(key, reason)
+    else:
+        live = "active" if unit.active in _RUNS else "inactive"
+        draft.want(key, "unit_active", wanted.name, live, wanted.active, tolerate={errno.ENOTSUP: _UNMET})
+
+
 def _want_unit_file(draft: Draft, wanted: Wanted, unit: Unit, systemd: bool) -> None:
+    if not wanted.unit_file:
+        return
     key = f"unit_file:{wanted.name}"
     reason = _missing(unit, wanted, systemd)
     live = unit.unit_file or "disabled"
