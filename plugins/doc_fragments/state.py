@@ -13,7 +13,8 @@ options:
       - Whose set of keys this call describes. One call describes the whole set of its owner.
       - Keys which an earlier call of the same owner and module set, and which this call does not name,
         go back to the value they had before.
-      - Keys of other owners are left alone.
+      - Keys of other owners are left alone. A file that another owner has written, and that this call would write
+        otherwise, is refused.
     type: str
     default: default
   optional:

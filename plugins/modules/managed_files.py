@@ -23,7 +23,9 @@ options:
     default: []
     suboptions:
       path:
-        description: A path below C(/etc/) or C(/usr/local/lib/). Missing folders are made.
+        description:
+          - A path below C(/etc/default), C(/etc/modprobe.d), C(/etc/modules-load.d), C(/etc/security/limits.d),
+            C(/etc/sysctl.d), C(/etc/systemd), C(/etc/tmpfiles.d) or C(/etc/udev/rules.d). Missing folders are made.
         type: str
         required: true
       content:

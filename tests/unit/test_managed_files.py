@@ -69,6 +69,23 @@ def test_a_foreign_file_is_never_touched(kernel: FakeKernel) -> None:
     assert kernel.text(UNIT) == "theirs"
 
 
+def test_a_file_of_another_owner_is_refused_by_name(kernel: FakeKernel) -> None:
+    call(kernel, entry(), owner="os_tuning")
+    assert not call(kernel, entry())["changed"]
+    for check in (True, False):
+        with pytest.raises(RefusedError, match=r"50-ai.conf: written for owner os_tuning \(os_tuning/managed_files\)"):
+            call(kernel, entry(content="[Service]\n"), check=check)
+    assert kernel.file(UNIT).content.endswith("[Unit]\n")
+    call(kernel, owner="os_tuning")
+    assert call(kernel, entry(content="[Service]\n"))["changed"]
+
+
+def test_a_file_that_another_owner_lost_may_be_taken(kernel: FakeKernel) -> None:
+    call(kernel, entry(), owner="os_tuning")
+    kernel.remove_file(UNIT)
+    assert call(kernel, entry(content="[Service]\n"))["changed"]
+
+
 def test_a_lost_ledger_does_not_lose_our_files(kernel: FakeKernel) -> None:
     call(kernel, entry())
     kernel.remove_file(LEDGER)
@@ -112,16 +129,22 @@ def test_what_a_killed_write_left_beside_the_file_is_removed(kernel: FakeKernel)
 
 
 def test_a_link_in_the_way_is_named(kernel: FakeKernel) -> None:
-    Path(kernel.at("/etc/ai.conf")).symlink_to("/dev/null")
-    with pytest.raises(OSError, match=r"/etc/ai.conf is not a regular file"):
-        call(kernel, entry("/etc/ai.conf"))
+    Path(kernel.at("/etc/systemd/ai.conf")).symlink_to("/dev/null")
+    with pytest.raises(OSError, match=r"/etc/systemd/ai.conf is not a regular file"):
+        call(kernel, entry("/etc/systemd/ai.conf"))
 
 
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (entry("/etc/../boot/x"), "not a plain path below /etc/"),
-        (entry("/root/.bashrc"), "not a plain path below /etc/"),
+        (entry("/etc/systemd/../boot/x"), "not a plain path below one of /etc/default"),
+        (entry("/root/.bashrc"), "not a plain path below one of"),
+        (entry("/etc/shadow"), "not a plain path below one of"),
+        (entry("/etc/sudoers.d/ai"), "not a plain path below one of"),
+        (entry("/etc/cron.d/ai"), "not a plain path below one of"),
+        (entry("/etc/systemd-x/ai"), "not a plain path below one of"),
+        (entry(f"{UNIT}\n"), "not a plain path below one of"),
+        (entry(mode="0644\n"), "is not like '0644'"),
         (entry(mode="4755"), "no set-uid"),
         (entry(mode="rw"), "is not like '0644'"),
         (entry(actions=["reboot"]), "'reboot' is not one of daemon-reload"),
@@ -191,6 +214,8 @@ def test_a_unit_of_ours_that_does_not_start_takes_its_file_back(tmp_path: Path) 
 def test_a_restart_names_a_unit(kernel: FakeKernel) -> None:
     with pytest.raises(InputError, match="restart: 'x; reboot' is not a unit name"):
         call(kernel, entry(restart=["x; reboot"]))
+    with pytest.raises(InputError, match="is not a unit name"):
+        call(kernel, entry(restart=["x.service\n"]))
 
 
 def test_a_file_for_the_next_boot_asks_for_one(kernel: FakeKernel) -> None:

@@ -111,6 +111,7 @@ def _locked(machine: Machine) -> Any:
 
 def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Machine) -> tuple[Draft, list[Change]]:
     draft = subject.decide(desired, subject.look(machine, desired))
+    draft.refusals += _of_others(owner_of(subject, params), draft, machine)
     if draft.refusals:
         raise RefusedError("; ".join(draft.refusals), refusals=draft.refusals)
     if machine.ledger.unreadable:
@@ -124,6 +125,17 @@ def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Ma
             f"make a new plan (expect {expect[:12]}, found {fingerprint(changes)[:12]})"
         )
     return draft, changes
+
+
+def _of_others(owner: str, draft: Draft, machine: Machine) -> list[str]:
+    """Files that another owner has written and that this call would write otherwise: each would undo the other."""
+    entries = [(change, machine.ledger.entries.get(change.key)) for change in draft.changes if not change.release]
+    return [
+        f"{change.key}: written for owner {entry.owner.partition('/')[0]} ({entry.owner}), and this call, for {owner}, "
+        "wants another text; ask for both in one place, take another name, or let that owner give it back first"
+        for change, entry in entries
+        if entry and entry.kind == "file" and entry.owner != owner and change.before != entry.original
+    ]
 
 
 def _releases(owner: str, draft: Draft, machine: Machine) -> list[Change]:

@@ -25,8 +25,17 @@ from .drop_in import HEADER, FileLook, look_file, want_file
 
 NAME = "managed_files"
 
-# Tuning is configuration: nothing of ours belongs anywhere else.
-ROOTS = ("/etc/", "/usr/local/lib/")
+# Where drop-ins of tuning belong; accounts, scheduled commands and rights of users are not ours to write.
+FOLDERS = (
+    "/etc/default",
+    "/etc/modprobe.d",
+    "/etc/modules-load.d",
+    "/etc/security/limits.d",
+    "/etc/sysctl.d",
+    "/etc/systemd",
+    "/etc/tmpfiles.d",
+    "/etc/udev/rules.d",
+)
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,11 @@ def parse(params: Mapping[str, Any]) -> Desired:
 
 def _parse_file(item: Mapping[str, Any]) -> Wanted:
     path = str(item["path"])
-    if posixpath.normpath(path) != path or not path.startswith(ROOTS):
-        raise InputError(f"files: {path!r} is not a plain path below {' or '.join(ROOTS)}")
+    below = path.startswith(tuple(f"{folder}/" for folder in FOLDERS))
+    if posixpath.normpath(path) != path or not path.isprintable() or not below:
+        raise InputError(f"files: {path!r} is not a plain path below one of {', '.join(FOLDERS)}")
     mode = str(item.get("mode") or "0644")
-    if not re.match(r"^0?[0-7]{3}$", mode):
+    if not re.fullmatch(r"0?[0-7]{3}", mode):
         raise InputError(f"files {path}: mode {mode!r} is not like '0644' (no set-uid, set-gid or sticky bit)")
     for action in item.get("actions") or ():
         choice(f"files {path}: actions", action, ACTIONS)
@@ -93,7 +103,7 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     draft = Draft(optional=frozenset(f"file:{path}" for path in desired.optional))
     for wanted in desired.files:
         content = None if wanted.content is None else HEADER + wanted.content
-        more = {"actions": wanted.actions, "reboot_required": wanted.reboot}
+        more: dict[str, Any] = {"actions": wanted.actions, "reboot_required": wanted.reboot}
         want_file(draft, snapshot.files[wanted.path], content, wanted.mode, **more)
     if desired.units.units:
         _before_units(draft)
