@@ -85,6 +85,10 @@ def refused(done, report, words: str) -> None:
 def test_what_is_applied_is_what_was_planned_to_the_byte(bed: Bed) -> None:
     plan = bed.plan()
     assert bed.untouched()
+    assert {path.name: path.stat().st_mode & 0o777 for path in bed.plans.iterdir()} == {
+        "box.json": 0o600,
+        "box.txt": 0o600,
+    }
     first = (bed.plans / "box.json").read_bytes()
     bed.plan()
     assert (bed.plans / "box.json").read_bytes() == first
