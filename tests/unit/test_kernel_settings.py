@@ -225,7 +225,7 @@ def test_what_the_machine_lacks_is_refused(kernel: FakeKernel, params: dict, mes
         ({"sysctl": {"vm/./swappiness": 1}}, "not a sysctl name"),
         ({"sysctl": {"vm.dirty_bytes": 1, "vm.dirty_ratio": 2}}, "the kernel keeps only one"),
         ({"sysctl": {"vm/dirty_bytes": 1, "vm.dirty_ratio": 2}}, "the kernel keeps only one"),
-        ({"sysctl": {"vm.swappiness": 10, "vm/swappiness": 20}}, "another spelling of vm.swappiness"),
+        ({"sysctl": {"vm.swappiness": 10, "vm/swappiness": 20}}, "sysctl vm.swappiness: given in two spellings"),
         ({"modules": ["zram\n"]}, "not the name of a kernel module"),
         ({"sysfs": {"/sys/../etc/passwd": 1}}, "not a plain path below /sys"),
         ({"sysctl": {"vm.swappiness": None}}, "is not a value"),

@@ -76,7 +76,7 @@ def parse(params: Mapping[str, Any]) -> Desired:
     for key, value in (params.get("sysctl") or {}).items():
         name = _sysctl_key(key)
         if name in sysctl:
-            raise InputError(f"sysctl {key}: another spelling of {name}, which is set as well; remove one")
+            raise InputError(f"sysctl {name}: given in two spellings, with dots and with slashes; remove one")
         sysctl[name] = _value(f"sysctl {key}", value)
     sysfs = {_sysfs_key(key): _value(f"sysfs {key}", value) for key, value in (params.get("sysfs") or {}).items()}
     for key, other in EXCLUSIVE.items():
