@@ -10,7 +10,8 @@ short_description: Set frequency governor, energy preference, limits, boost, idl
 version_added: 0.1.0
 description:
   - Sets everything that Linux offers about the speed of CPUs in one call, in the order in which the kernel
-    accepts it - boost on, SMT, governor, energy preference, limits, boost off, idle states - and proves it by reading back.
+    accepts it - boost on, SMT, governor, energy preference, limits, boost off, idle states - and proves it by
+    reading back.
   - Knows the drivers intel_pstate, intel_cpufreq, amd-pstate-epp, amd-pstate and acpi-cpufreq through what
     each of them offers on every frequency policy.
   - What is left out is left alone, or goes back to the value it had when an earlier call set it.
