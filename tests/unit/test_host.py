@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import FileState, Host
+from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import RefusedError
 
 
 @pytest.fixture
@@ -112,3 +113,16 @@ def test_a_read_only_file_system_is_seen_without_a_write(host: Host, monkeypatch
 
     monkeypatch.setattr(os, "statvfs", lambda _path: ReadOnly)
     assert not host.writable("/etc/value")
+
+
+def test_the_lock_is_for_root_alone_and_is_not_waited_for_without_end(host: Host, monkeypatch) -> None:
+    lock, waits = "/etc/l/lock", []
+    monkeypatch.setattr(host, "pause", waits.append)
+    with host.lock(lock):
+        assert Path(host.at(lock)).stat().st_mode & 0o777 == 0o600
+        with pytest.raises(RefusedError, match="another run has held it for 600 s"), host.lock(lock):
+            pass
+    assert sum(waits) == 600
+    Path(host.at(lock)).chmod(0o644)
+    with host.lock(lock):
+        assert Path(host.at(lock)).stat().st_mode & 0o777 == 0o600

@@ -22,6 +22,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from ..errors import RefusedError
+
+# How long a run waits for another one on the same machine: image rebuilds take minutes.
+_LOCK_LOOKS, _LOCK_PAUSE = 1200, 0.5
 _TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
@@ -290,11 +294,29 @@ class Host:
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[None]:
-        """Hold an exclusive lock, so that two runs on one machine take turns."""
+        """Hold an exclusive lock, so that two runs on one machine take turns. RefusedError when the other does not end.
+
+        Nobody but root may open the file: whoever can read it can hold the lock.
+        """
         os.makedirs(os.path.dirname(self.at(path)), mode=0o755, exist_ok=True)
-        with open(self.at(path), "a", encoding="utf-8") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        handle = os.open(self.at(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.fchmod(handle, 0o600)
+            self._take_turns(handle, path)
             yield
+        finally:
+            os.close(handle)
+
+    def _take_turns(self, handle: int, path: str) -> None:
+        for _look in range(_LOCK_LOOKS):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            self.pause(_LOCK_PAUSE)
+        wait = _LOCK_LOOKS * _LOCK_PAUSE
+        raise RefusedError(
+            f"{path}: another run has held it for {wait:g} s; wait for its end (fuser -v {path} names it)"
+        )
 
     def _temporary(self, path: str) -> str:
         # One name per file, so that the next run finds and removes what a killed one left. The
