@@ -52,6 +52,8 @@ class FakeSystemd(FakeKernel):
 
     def _state(self, verb: str, name: str) -> Completed:
         unit = self.units[name]
+        if verb == "start" and unit[0] == "masked":
+            return Completed(1, "", f"Failed to start {name}: Unit {name} is masked.")
         if verb in ("is-enabled", "is-active"):
             return Completed(0, unit[verb == "is-active"] + "\n", "")
         if verb == "mask":

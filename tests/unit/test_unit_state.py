@@ -98,3 +98,11 @@ def test_a_unit_of_ours_may_come_later_in_check_mode(kernel: FakeSystemd) -> Non
 def test_bad_input(kernel: FakeSystemd, unit, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call(kernel, unit)
+
+
+def test_what_was_masked_first_and_stopped_later_is_unmasked_before_it_starts(kernel: FakeSystemd) -> None:
+    call(kernel, {"name": "ppd.service", "unit_file": "masked"})
+    call(kernel, MASK)
+    assert kernel.units["ppd.service"] == ["masked", "inactive"]
+    call(kernel)
+    assert kernel.units["ppd.service"] == ["enabled", "active"]

@@ -66,6 +66,11 @@ class Change:
     def key(self) -> str:
         return self.place.key
 
+    @property
+    def refusal_key(self) -> str:
+        """Under which the ledger remembers a refusal: what cannot go back may still be set."""
+        return f"release of {self.key}" if self.release else self.key
+
     def public(self) -> dict[str, Any]:
         """The change as a module returns it."""
         return {

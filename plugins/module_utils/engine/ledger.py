@@ -13,7 +13,7 @@ a reboot set anew, without us, becomes the original of that boot.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,7 +28,10 @@ _VERSION = 1
 
 @dataclass
 class Entry:
-    """One key. `intent` holds the values of writes in flight, more than one after several killed runs, else nothing."""
+    """One key. `intent` holds the values of writes in flight, more than one after several killed runs, else nothing.
+
+    also: other owners who want the value as it is; it goes back with the last of them. reboot: it acts after a reboot.
+    """
 
     kind: str
     address: str
@@ -42,6 +45,8 @@ class Entry:
     actions: list[str] = field(default_factory=list)
     touched_by: str = ""
     order: int = 0
+    also: list[str] = field(default_factory=list)
+    reboot: bool = False
 
     def is_ours(self, live: Value) -> bool:
         """Whether the live value is one that we wrote, perhaps just before the run was killed."""
@@ -56,6 +61,8 @@ class Ledger:
         self.boot_id = host.boot_id()
         self.entries: dict[str, Entry] = {}
         self.pending_actions: set[str] = set()
+        # Whether owners changed or an entry went, and that is not on disk yet.
+        self.moved = False
         self._refused: dict[str, str] = {}
         self._waiting: dict[str, list[str]] = {}
         text = host.text(PATH)
@@ -94,10 +101,50 @@ class Ledger:
                 "refused_boot_id": self.boot_id,
             },
         )
+        self.moved = False
+
+    def share(self, owner: str, holds: Iterable[tuple[Place, Value]], covered: Collection[str]) -> None:
+        """Note that an owner wants, or wants no more, what others have set. holds: what is as it wants it."""
+        places = {(entry.kind, entry.address): key for key, entry in self.entries.items()}
+        for place, value in holds:
+            key = place.key if place.key in self.entries else places.get((place.kind, place.address), "")
+            entry = self.entries.get(key)
+            if entry is not None and entry.is_ours(value):
+                if key != place.key:
+                    self._rename(key, place.key)
+                self._join(owner, entry)
+        for key in covered:
+            if key in self.entries and self.entries[key].kind == "dir":
+                self._join(owner, self.entries[key])
+        for key, entry in self.entries.items():
+            if entry.also and key not in covered and owner in (entry.owner, *entry.also):
+                self._leave(owner, key, entry)
+
+    def _join(self, owner: str, entry: Entry) -> None:
+        if owner not in (entry.owner, *entry.also):
+            entry.also.append(owner)
+            entry.touched_by = ""  # wanted by name from now on
+            self.moved = True
+
+    def _leave(self, owner: str, key: str, entry: Entry) -> None:
+        left = [name for name in (entry.owner, *entry.also) if name != owner]
+        entry.owner, entry.also = left[0], left[1:]
+        for neighbour in self.entries.values():
+            if neighbour.touched_by == key and neighbour.owner == owner:
+                neighbour.owner = entry.owner
+        self.moved = True
+
+    def _rename(self, old: str, new: str) -> None:
+        """The same place under the key of another family."""
+        self.entries[new] = self.entries.pop(old)
+        for neighbour in self.entries.values():
+            if neighbour.touched_by == old:
+                neighbour.touched_by = new
+        self.moved = True
 
     def owned_by(self, owner: str) -> Iterator[tuple[str, Entry]]:
-        """Entries of one owner, the last written first: the order in which to take them back."""
-        mine = [(key, entry) for key, entry in self.entries.items() if entry.owner == owner]
+        """Entries that one owner alone wants, the last written first: the order in which to take them back."""
+        mine = [(key, entry) for key, entry in self.entries.items() if entry.owner == owner and not entry.also]
         return iter(sorted(mine, key=lambda item: -item[1].order))
 
     def recorded(self, key: str, identity: str) -> Value:
@@ -133,7 +180,7 @@ class Ledger:
             if fresh and change.original is not None:
                 entry.original = change.original
             entry.intent, entry.touched_by = [*entry.intent, change.after], change.moved_by
-            entry.actions = list(change.actions)
+            entry.actions, entry.reboot = list(change.actions), change.reboot_required
             self.pending_actions.update(change.actions)
         for place, before, cause in touched:
             known = self.entries.get(place.key)
@@ -153,7 +200,7 @@ class Ledger:
             if not entry.is_ours(before):
                 entry.original = before
             entry.boot_id, entry.intent = self.boot_id, []
-        entry.owner, entry.order = owner, order
+        entry.owner, entry.also, entry.order = owner, [], order
         return entry
 
     def written(self, key: str, value: Value, identity: str = "") -> None:
@@ -163,6 +210,7 @@ class Ledger:
 
     def forget(self, key: str) -> None:
         self.entries.pop(key, None)
+        self.moved = True
 
     def export(self) -> dict[str, Any]:
         """The entries as plain data, for verify and rollback."""

@@ -8,14 +8,17 @@ instead of once for each part. Each part is a transaction of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ApplyError, RefusedError, WorkstationError
+from .change import Draft, Value, public_value
 from .machine import Machine
-from .plan import Subject, converge
+from .plan import Subject, converge, draft_of, foretell
 
 Part = tuple[Subject, Mapping[str, Any]]
+Spoken = Mapping[str, Mapping[tuple[str, str], Value]]  # part -> (kind, address) -> the value wanted there
 
 # What one part foretells and another must plan with: (part, report) -> (part, parameter). Interrupts are
 # placed on the CPUs that are left once SMT is as wanted.
@@ -30,37 +33,97 @@ def converge_parts(
     Raises RefusedError with every problem of every part (and the `problems` that the caller has found)
     before any write, ApplyError naming the part that failed and the parts that were done before it.
     """
-    foretold = _predict(parts, machine, list(problems))
+    foretold, spoken = _predict(parts, machine, list(problems))
     if check_mode:
         return _merged(foretold)
-    first = next((index for index, (_name, outcome) in enumerate(foretold) if outcome["changed"]), len(parts))
+    # Where keys move from one owner to another, every part has a word in it.
+    first = (
+        0
+        if machine.ledger.moved
+        else next((index for index, (_name, outcome) in enumerate(foretold) if outcome["changed"]), len(parts))
+    )
     done = foretold[:first]
     for subject, params in _with_projections(parts[first:], dict(foretold)):
         machine.memo.clear()
         try:
             # What was expected was compared when all was planned; parts move each other's values.
-            done.append((subject.NAME, converge(subject, {**params, "expect": None}, False, machine)))
+            alone = {**params, "expect": None}
+            done.append((subject.NAME, converge(subject, alone, False, machine, _others(spoken, subject))))
         except WorkstationError as error:
             before = ", ".join(name for name, outcome in done if outcome["changed"]) or "none"
             raise ApplyError(f"{subject.NAME}: {error}; parts changed before: {before}", **error.details) from error
     return _merged(done)
 
 
-def _predict(parts: Sequence[Part], machine: Machine, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    foretold: list[tuple[str, dict[str, Any]]] = []
+def _predict(
+    parts: Sequence[Part], machine: Machine, problems: list[str]
+) -> tuple[list[tuple[str, dict[str, Any]]], Spoken]:
+    """What each part would come to, and the places that each speaks about."""
+    drafts: list[tuple[Part, Draft]] = []
     for part in parts:
-        ((subject, params),) = _with_projections([part], dict(foretold))
+        ((subject, params),) = _with_projections([part], {one.NAME: draft.report for (one, _), draft in drafts})
         machine.memo.clear()
-        try:
-            foretold.append((subject.NAME, converge(subject, params, True, machine)))
-        except WorkstationError as error:
-            texts = [str(text) for text in error.details.get("refusals", [error])]
-            problems += [text if text.startswith(f"{subject.NAME}: ") else f"{subject.NAME}: {text}" for text in texts]
-        except OSError as error:
-            problems.append(f"{subject.NAME}: {error.strerror or error}")
+        with _noted(problems, subject):
+            drafts.append(((subject, params), draft_of(subject, params, machine)))
+    spoken = {subject.NAME: _places(draft) for (subject, _params), draft in drafts}
+    problems += _conflicts(spoken)
+    foretold: list[tuple[str, dict[str, Any]]] = []
+    for (subject, params), draft in drafts:
+        machine.memo.clear()
+        with _noted(problems, subject):
+            others = _others(spoken, subject)
+            foretold.append((subject.NAME, foretell(subject, params, draft, machine, others)))
     if problems:
         raise RefusedError("; ".join(problems), refusals=problems)
-    return foretold
+    return foretold, spoken
+
+
+@contextlib.contextmanager
+def _noted(problems: list[str], subject: Subject) -> Iterator[None]:
+    try:
+        yield
+    except WorkstationError as error:
+        texts = [str(text) for text in error.details.get("refusals", [error])]
+        problems += [text if text.startswith(f"{subject.NAME}: ") else f"{subject.NAME}: {text}" for text in texts]
+    except OSError as error:
+        problems.append(f"{subject.NAME}: {error.strerror or error}")
+
+
+def _places(draft: Draft) -> dict[tuple[str, str], Value]:
+    """The places that a part speaks about, with the values it wants there."""
+    wanted = [(change.place, change.after) for change in draft.changes if not change.release] + draft.holds
+    return {(place.kind, place.address): value for place, value in wanted}
+
+
+# Total of the pools of the default size and of all nodes (Documentation/admin-guide/mm/hugetlbpage.rst): it moves them.
+_ALL_POOLS = ("/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy")
+_ONE_FILE = ("text", "choice", "cpulist", "cpumask")  # kinds that differ in how one and the same file is read
+
+
+def _conflicts(spoken: Spoken) -> list[str]:
+    """Places for which two parts want different values: each run would write both, one after the other."""
+    found: list[str] = []
+    wanted: dict[tuple[str, str], tuple[str, Value]] = {}
+    for part, places in spoken.items():
+        for (kind, address), value in places.items():
+            place = ("value" if kind in _ONE_FILE else kind, address)
+            other, first = wanted.setdefault(place, (part, value))
+            if first != value:
+                values = f"{public_value(first)!r} and {part} {public_value(value)!r}"
+                found.append(f"{address}: {other} wants {values}; ask for one of them only")
+    pools = [(part, address) for part, places in spoken.items() for _, address in places if "/nr_hugepages" in address]
+    found += [
+        f"{total}: {part} sets it, and {other} sets the pool {address}, which it is the sum of; leave one of them out"
+        for part, total in pools
+        if total in _ALL_POOLS
+        for other, address in pools
+        if address not in _ALL_POOLS
+    ][:1]
+    return found
+
+
+def _others(spoken: Spoken, subject: Subject) -> set[tuple[str, str]]:
+    return {place for name, places in spoken.items() if name != subject.NAME for place in places}
 
 
 def _with_projections(parts: Sequence[Part], foretold: Mapping[str, Mapping[str, Any]]) -> list[Part]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -25,11 +25,21 @@ from .ledger import LOCK, PATH
 from .machine import Machine
 from .transaction import apply, finish_actions
 
-# What cannot go back at once and does no harm where it stays, by kind of knob.
+# Places that go with their device or file system, and the value with them: there is nothing to take back then.
+_GO_WITH_DEVICE = ("irq", "nvml", "mount", "mount_options")
+
+# What cannot go back at once and does no harm where it stays, by kind of knob. It is asked again after a reboot.
+_KEPT = "the kernel keeps the interrupt where it is: it places it itself, or the CPUs of before are offline"
 _MAY_STAY = {
+    "irq": {errno.EINVAL: _KEPT, errno.EIO: _KEPT, errno.EPERM: _KEPT},
+    "mount": {errno.EIO: "it cannot be unmounted (files in it are in use) and stays until a reboot"},
+    "mount_point": {errno.EBUSY: "something is mounted there", errno.ENOTEMPTY: "it holds files of others and stays"},
     "dir": {errno.ENOTEMPTY: "it holds files of others and stays"},
     "module": {errno.EBUSY: "the module is in use and stays until it is not, or until a reboot"},
 }
+
+
+Elsewhere = Collection[tuple[str, str]]  # places as (kind, address)
 
 
 class Subject(Protocol):
@@ -50,20 +60,26 @@ class Subject(Protocol):
     # replaces what decide() foretold in Draft.report.
 
 
-def converge(subject: Subject, params: Mapping[str, Any], check_mode: bool, machine: Machine) -> dict[str, Any]:
+def converge(
+    subject: Subject, params: Mapping[str, Any], check_mode: bool, machine: Machine, elsewhere: Elsewhere = frozenset()
+) -> dict[str, Any]:
     """Bring the machine to what `params` describe, or say what would be done in check mode.
 
-    `params` may hold `owner` (whose set this is) and `expect` (fingerprint of a saved plan).
+    `params` may hold `owner` (whose set this is) and `expect` (fingerprint of a saved plan). `elsewhere`: places
+    that another part of the same call speaks about, so that this one does not take them back.
     Raises InputError and RefusedError before any write, ApplyError after taking the writes back.
     """
     desired = subject.parse(params)
     if check_mode:
-        return _predict(subject, params, desired, machine)
+        return foretell(subject, params, _decide(subject, params, desired, machine), machine, elsewhere)
     with _locked(machine):
         machine.reload_ledger()
-        draft, changes = _plan(subject, params, desired, machine)
+        draft = _decide(subject, params, desired, machine)
+        changes = _plan(subject, params, draft, machine, elsewhere)
         machine.ledger.pending_actions |= set(due(machine.host, draft.actions))
         if not changes and not machine.ledger.pending_actions:
+            if machine.ledger.moved and machine.host.is_root():
+                machine.ledger.save()
             return result(draft, [], [], changes)
         if not machine.host.is_root():
             what = f"changing {_some(changes)}" if changes else ", ".join(sorted(machine.ledger.pending_actions))
@@ -99,8 +115,16 @@ def fingerprint(changes: list[Change]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _predict(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Machine) -> dict[str, Any]:
-    draft, changes = _plan(subject, params, desired, machine)
+def draft_of(subject: Subject, params: Mapping[str, Any], machine: Machine) -> Draft:
+    """What a subject says about these parameters on this machine. Raises RefusedError with all that cannot be."""
+    return _decide(subject, params, subject.parse(params), machine)
+
+
+def foretell(
+    subject: Subject, params: Mapping[str, Any], draft: Draft, machine: Machine, elsewhere: Elsewhere = frozenset()
+) -> dict[str, Any]:
+    """The result that a draft would come to; nothing is written."""
+    changes = _plan(subject, params, draft, machine, elsewhere)
     actions = machine.ledger.pending_actions.union(draft.actions, *(change.actions for change in changes))
     return result(draft, due(machine.host, actions), [], changes)
 
@@ -109,14 +133,22 @@ def _locked(machine: Machine) -> Any:
     return machine.host.lock(LOCK) if machine.host.is_root() else nullcontext()
 
 
-def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Machine) -> tuple[Draft, list[Change]]:
+def _decide(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Machine) -> Draft:
     draft = subject.decide(desired, subject.look(machine, desired))
     draft.refusals += _of_others(owner_of(subject, params), draft, machine)
     if draft.refusals:
         raise RefusedError("; ".join(draft.refusals), refusals=draft.refusals)
+    return draft
+
+
+def _plan(
+    subject: Subject, params: Mapping[str, Any], draft: Draft, machine: Machine, elsewhere: Elsewhere
+) -> list[Change]:
+    owner = owner_of(subject, params)
     if machine.ledger.unreadable:
         draft.warnings.append(f"{PATH} can be read by root only: what an earlier run set is not known to this one")
-    releases = _releases(owner_of(subject, params), draft, machine)
+    machine.ledger.share(owner, draft.holds, draft.covered)
+    releases = _releases(owner, draft, machine, elsewhere)
     changes = releases + draft.changes if draft.releases_first else draft.changes + releases
     expect = params.get("expect")
     if expect and expect != fingerprint(changes):
@@ -124,7 +156,7 @@ def _plan(subject: Subject, params: Mapping[str, Any], desired: Any, machine: Ma
             f"{subject.NAME}: this is not what was planned: {_steps(changes)}; nothing was changed by this call, "
             f"make a new plan (expect {expect[:12]}, found {fingerprint(changes)[:12]})"
         )
-    return draft, changes
+    return changes
 
 
 def _of_others(owner: str, draft: Draft, machine: Machine) -> list[str]:
@@ -138,21 +170,31 @@ def _of_others(owner: str, draft: Draft, machine: Machine) -> list[str]:
     ]
 
 
-def _releases(owner: str, draft: Draft, machine: Machine) -> list[Change]:
+def _releases(owner: str, draft: Draft, machine: Machine, elsewhere: Elsewhere) -> list[Change]:
     """What the same owner set before and does not name any more goes back to its original."""
     changes: list[Change] = []
-    causes = {key for key, _entry in machine.ledger.owned_by(owner) if key not in draft.covered}
-    for key, entry in machine.ledger.owned_by(owner):
-        if key in draft.covered or (entry.touched_by and entry.touched_by not in causes):
+    dropped = {
+        key: entry
+        for key, entry in machine.ledger.owned_by(owner)
+        if key not in draft.covered and (entry.kind, entry.address) not in elsewhere
+    }
+    for key, entry in dropped.items():
+        if entry.touched_by and entry.touched_by not in dropped:
             continue
         place = Place(key, entry.kind, entry.address)
         live = knobs.read(machine, place) if knobs.has_getter(place) else entry.ours
         if live == entry.original:
             continue  # a reboot or a driver reload has brought it back already
-        if not entry.is_ours(live):
+        if live is None and entry.kind in _GO_WITH_DEVICE:
+            draft.warnings.append(f"{key} is not managed any more and is gone from this machine; it is forgotten")
+            machine.ledger.forget(key)
+        elif not entry.is_ours(live):
+            shown = _line(public_value(live))
             draft.warnings.append(
-                f"{key} is not managed any more and was changed by someone else to {_line(live)}; left alone"
+                f"{key} is not managed any more and was changed by someone else to {shown}; left alone"
             )
+        elif reason := _why_it_stays(place, machine, [*draft.changes, *changes]):
+            draft.skip(key, reason)
         else:
             changes.append(
                 Change(
@@ -160,13 +202,25 @@ def _releases(owner: str, draft: Draft, machine: Machine) -> list[Change]:
                     live,
                     entry.original,
                     entry.scope,
+                    entry.reboot,
                     tolerate=_MAY_STAY.get(entry.kind, {}),
                     actions=tuple(entry.actions),
                     reason="no longer wanted: back to the value before us",
                     release=True,
                 )
             )
-    return changes
+    # Units are unmasked before they start.
+    return sorted(changes, key=lambda change: change.before != "masked")
+
+
+def _why_it_stays(place: Place, machine: Machine, changes: list[Change]) -> str:
+    """Why what is ours cannot go back now: known before the write, so that every run does not try it again."""
+    if place.kind == "dir":
+        going = {change.place.address for change in changes if change.after is None}
+        inside = {f"{place.address}/{name}" for name in machine.host.names(place.address)}
+        return _MAY_STAY["dir"][errno.ENOTEMPTY] if inside - going else ""
+    known = place.kind in _MAY_STAY
+    return (machine.ledger.refusal(f"release of {place.key}") or "") if known else ""
 
 
 def result(

@@ -135,7 +135,7 @@ def _write(machine: Machine, change: Change) -> Change | str | None:
         reason = change.tolerate.get(error.errno or 0)
         if reason is None:
             raise ApplyError(f"{change.key}: writing {public_value(change.after)!r} failed: {_words(error)}") from error
-        machine.ledger.remember_refusal(change.key, reason)
+        machine.ledger.remember_refusal(change.refusal_key, reason)
         return reason
     if not knobs.has_getter(change.place):
         return change
@@ -238,7 +238,7 @@ def _close(machine: Machine, applied: Applied, planned: list[Change], touched: l
         _record(machine, change.place, value, change.identity if real else "")
         if change.until_reboot:
             ledger.remember_waiting(change.key, change.until_reboot)
-        if change.release:
+        if change.release and real:
             ledger.forget(change.key)
     for place, _before, _cause in touched:
         _record(machine, place, knobs.read(machine, place))
