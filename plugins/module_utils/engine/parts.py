@@ -61,7 +61,7 @@ def _predict(
     """What each part would come to, and the places that each speaks about."""
     drafts: list[tuple[Part, Draft]] = []
     for part in parts:
-        ((subject, params),) = _with_projections([part], {one.NAME: draft.report for (one, _), draft in drafts})
+        ((subject, params),) = _with_projections([part], {one.NAME: draft.report for (one, _params), draft in drafts})
         machine.memo.clear()
         with _noted(problems, subject):
             drafts.append(((subject, params), draft_of(subject, params, machine)))
@@ -111,7 +111,9 @@ def _conflicts(spoken: Spoken) -> list[str]:
             if first != value:
                 values = f"{public_value(first)!r} and {part} {public_value(value)!r}"
                 found.append(f"{address}: {other} wants {values}; ask for one of them only")
-    pools = [(part, address) for part, places in spoken.items() for _, address in places if "/nr_hugepages" in address]
+    pools = [
+        (part, address) for part, places in spoken.items() for _kind, address in places if "/nr_hugepages" in address
+    ]
     found += [
         f"{total}: {part} sets it, and {other} sets the pool {address}, which it is the sum of; leave one of them out"
         for part, total in pools
