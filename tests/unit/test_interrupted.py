@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def kill_at(kernel: FakeKernel, point: str, times: int = 1) -> None:
     kernel.before_write = stop
 
 
+def zeroes(other: str):
+    """What vm.dirty_bytes and vm.dirty_ratio do to each other; the bytes do not take 0 (mm/page-writeback.c)."""
+
+    def rule(kernel: FakeKernel, text: str) -> str:
+        if text == "0" and other.endswith("ratio"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        kernel.put(other, "0")
+        return text
+
+    return rule
+
+
 def calm(kernel: FakeKernel) -> None:
     kernel.before_write = kernel.writes.append
 
@@ -67,6 +80,21 @@ def test_two_kills_in_a_row_lose_no_undo(kernel: FakeKernel) -> None:
     assert kernel.text(SWAP) == "10"
     assert swappiness(kernel, None)["warnings"] == []
     assert kernel.text(SWAP) == "60"
+
+
+@pytest.mark.parametrize("point", ["/proc/sys/vm/dirty_ratio", SWAP])
+def test_a_killed_release_goes_on_in_the_same_order(kernel: FakeKernel, point: str) -> None:
+    kernel.put("/proc/sys/vm/dirty_ratio", "20", zeroes("/proc/sys/vm/dirty_bytes"))
+    kernel.put("/proc/sys/vm/dirty_bytes", "0", zeroes("/proc/sys/vm/dirty_ratio"))
+    run_module(kernel_settings, kernel, sysctl={"vm.dirty_bytes": 1 << 30, "vm.swappiness": 10}, persist=False)
+    for _again in range(2):
+        kill_at(kernel, point)
+        with pytest.raises(Killed):
+            swappiness(kernel, None)
+    calm(kernel)
+    swappiness(kernel, None)
+    values = [kernel.text(path) for path in ("/proc/sys/vm/dirty_ratio", "/proc/sys/vm/dirty_bytes", SWAP)]
+    assert values == ["20", "0", "60"]
 
 
 def test_a_failed_call_leaves_what_an_earlier_one_had_to_do(kernel: FakeKernel) -> None:

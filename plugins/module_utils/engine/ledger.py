@@ -175,11 +175,14 @@ class Ledger:
         order = max([entry.order for entry in self.entries.values()], default=0)
         for change in changes:
             order += 1
-            fresh = change.key not in self.entries
-            entry = self._open(change.place, change.before, owner, change.scope, order)
-            if fresh and change.original is not None:
+            known = self.entries.get(change.key)
+            # A release that is killed is planned once more: in the same order, not in the one it was written in.
+            kept = known if change.release else None
+            entry = self._open(change.place, change.before, owner, change.scope, kept.order if kept else order)
+            if known is None and change.original is not None:
                 entry.original = change.original
-            entry.intent, entry.touched_by = [*entry.intent, change.after], change.moved_by
+            entry.intent = [*entry.intent, change.after]
+            entry.touched_by = change.moved_by or (kept.touched_by if kept else "")
             entry.actions, entry.reboot = list(change.actions), change.reboot_required
             self.pending_actions.update(change.actions)
         for place, before, cause in touched:
