@@ -287,11 +287,15 @@ class Host:
 
     # -- the ledger's needs ------------------------------------------------------------------------
 
+    def json_text(self, data: Any) -> str:
+        """JSON as save_json() writes it."""
+        return json.dumps(data, indent=1, sort_keys=True) + "\n"
+
     def save_json(self, path: str, data: Any) -> None:
         """Write JSON atomically and durably, readable by root alone, making its folder when missing."""
         os.makedirs(os.path.dirname(self.at(path)), mode=0o755, exist_ok=True)
         uid, gid = os.geteuid(), os.getegid()
-        self.write_file(path, FileState(json.dumps(data, indent=1, sort_keys=True) + "\n", 0o600, uid, gid))
+        self.write_file(path, FileState(self.json_text(data), 0o600, uid, gid))
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[None]:

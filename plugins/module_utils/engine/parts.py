@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ApplyError, RefusedError, WorkstationError
 from .change import Draft, Value, public_value
 from .machine import Machine
-from .plan import Subject, converge, draft_of, foretell
+from .plan import Subject, converge, draft_of, foretell, locked, record
 
 Part = tuple[Subject, Mapping[str, Any]]
 Spoken = Mapping[str, Mapping[tuple[str, str], Value]]  # part -> (kind, address) -> the value wanted there
@@ -33,7 +33,7 @@ def converge_parts(
     Raises RefusedError with every problem of every part (and the `problems` that the caller has found)
     before any write, ApplyError naming the part that failed and the parts that were done before it.
     """
-    foretold, spoken = _predict(parts, machine, list(problems))
+    foretold, spoken, covered = _predict(parts, machine, list(problems))
     if check_mode:
         return _merged(foretold)
     # Where keys move from one owner to another, every part has a word in it.
@@ -43,12 +43,14 @@ def converge_parts(
         else next((index for index, (_name, outcome) in enumerate(foretold) if outcome["changed"]), len(parts))
     )
     done = foretold[:first]
-    for subject, params in _with_projections(parts[first:], dict(foretold)):
+    with locked(machine):
+        record(machine, [(subject.NAME, params, covered[subject.NAME]) for subject, params in parts[:first]])
+    for (subject, params), (_subject, said) in zip(_with_projections(parts[first:], dict(foretold)), parts[first:]):
         machine.memo.clear()
         try:
             # What was expected was compared when all was planned; parts move each other's values.
             alone = {**params, "expect": None}
-            done.append((subject.NAME, converge(subject, alone, False, machine, _others(spoken, subject))))
+            done.append((subject.NAME, converge(subject, alone, False, machine, _others(spoken, subject), said)))
         except WorkstationError as error:
             before = ", ".join(name for name, outcome in done if outcome["changed"]) or "none"
             raise ApplyError(f"{subject.NAME}: {error}; parts changed before: {before}", **error.details) from error
@@ -57,8 +59,8 @@ def converge_parts(
 
 def _predict(
     parts: Sequence[Part], machine: Machine, problems: list[str]
-) -> tuple[list[tuple[str, dict[str, Any]]], Spoken]:
-    """What each part would come to, and the places that each speaks about."""
+) -> tuple[list[tuple[str, dict[str, Any]]], Spoken, dict[str, set[str]]]:
+    """What each part would come to, the places and the keys that each speaks about."""
     drafts: list[tuple[Part, Draft]] = []
     for part in parts:
         ((subject, params),) = _with_projections([part], {one.NAME: draft.report for (one, _params), draft in drafts})
@@ -66,6 +68,7 @@ def _predict(
         with _noted(problems, subject):
             drafts.append(((subject, params), draft_of(subject, params, machine)))
     spoken = {subject.NAME: _places(draft) for (subject, _params), draft in drafts}
+    covered = {subject.NAME: set(draft.covered) for (subject, _params), draft in drafts}
     problems += _conflicts(spoken)
     foretold: list[tuple[str, dict[str, Any]]] = []
     for (subject, params), draft in drafts:
@@ -75,7 +78,7 @@ def _predict(
             foretold.append((subject.NAME, foretell(subject, params, draft, machine, others)))
     if problems:
         raise RefusedError("; ".join(problems), refusals=problems)
-    return foretold, spoken
+    return foretold, spoken, covered
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from .actions import due
 from .change import Change, Draft, Place, Value, public_value
 from .ledger import LOCK, PATH
 from .machine import Machine
+from .record import PATH as RECORD
+from .record import Record
 from .transaction import apply, finish_actions
 
 # Places that go with their device or file system, and the value with them: there is nothing to take back then.
@@ -61,41 +63,72 @@ class Subject(Protocol):
 
 
 def converge(
-    subject: Subject, params: Mapping[str, Any], check_mode: bool, machine: Machine, elsewhere: Elsewhere = frozenset()
+    subject: Subject,
+    params: Mapping[str, Any],
+    check_mode: bool,
+    machine: Machine,
+    elsewhere: Elsewhere = frozenset(),
+    said: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Bring the machine to what `params` describe, or say what would be done in check mode.
 
     `params` may hold `owner` (whose set this is) and `expect` (fingerprint of a saved plan). `elsewhere`: places
-    that another part of the same call speaks about, so that this one does not take them back.
+    that another part of the same call speaks about, so that this one does not take them back. `said`: what to record,
+    where the caller has added to the parameters what only this moment knows.
     Raises InputError and RefusedError before any write, ApplyError after taking the writes back.
     """
     desired = subject.parse(params)
     if check_mode:
         return foretell(subject, params, _decide(subject, params, desired, machine), machine, elsewhere)
-    with _locked(machine):
+    with locked(machine):
         machine.reload_ledger()
         draft = _decide(subject, params, desired, machine)
-        changes = _plan(subject, params, draft, machine, elsewhere)
-        machine.ledger.pending_actions |= set(due(machine.host, draft.actions))
-        if not changes and not machine.ledger.pending_actions:
-            if machine.ledger.moved and machine.host.is_root():
-                machine.ledger.save()
-            return result(draft, [], [], changes)
-        if not machine.host.is_root():
-            what = f"changing {_some(changes)}" if changes else ", ".join(sorted(machine.ledger.pending_actions))
-            raise RefusedError(f"{subject.NAME}: {what} needs root; run the task with become: true")
-        try:
-            if not changes:
-                return result(draft, finish_actions(machine), [], [])
-            done = apply(machine, owner_of(subject, params), changes, draft)
-        except OSError as error:
-            raise ApplyError(
-                f"{subject.NAME}: {error.strerror or error}: {error.filename or PATH}; nothing was changed"
-            ) from error
-        draft.skipped += done.skipped
-        if hasattr(subject, "report"):
-            draft.report.update(subject.report(machine, desired))
-        return result(draft, done.actions, done.skipped, done.changes, fingerprint(changes))
+        covered = set(draft.covered)  # releases that cannot go back join later
+        outcome = _bring(subject, params, desired, draft, machine, elsewhere)
+        record(machine, [(subject.NAME, said or params, covered)])
+        return outcome
+
+
+def _bring(
+    subject: Subject, params: Mapping[str, Any], desired: Any, draft: Draft, machine: Machine, elsewhere: Elsewhere
+) -> dict[str, Any]:
+    changes = _plan(subject, params, draft, machine, elsewhere)
+    machine.ledger.pending_actions |= set(due(machine.host, draft.actions))
+    if not changes and not machine.ledger.pending_actions:
+        if machine.ledger.moved and machine.host.is_root():
+            machine.ledger.save()
+        return result(draft, [], [], changes)
+    if not machine.host.is_root():
+        what = f"changing {_some(changes)}" if changes else ", ".join(sorted(machine.ledger.pending_actions))
+        raise RefusedError(f"{subject.NAME}: {what} needs root; run the task with become: true")
+    try:
+        if not changes:
+            return result(draft, finish_actions(machine), [], [])
+        done = apply(machine, owner_of(subject, params), changes, draft)
+    except OSError as error:
+        raise ApplyError(
+            f"{subject.NAME}: {error.strerror or error}: {error.filename or PATH}; nothing was changed"
+        ) from error
+    draft.skipped += done.skipped
+    if hasattr(subject, "report"):
+        draft.report.update(subject.report(machine, desired))
+    return result(draft, done.actions, done.skipped, done.changes, fingerprint(changes))
+
+
+def record(machine: Machine, parts: Iterable[tuple[str, Mapping[str, Any], Collection[str]]]) -> None:
+    """Keep what was asked for: part, parameters, keys spoken about. An ordinary user has changed nothing."""
+    if not machine.host.is_root():
+        return
+    kept = Record(machine.host)
+    for part, params, covered in parts:
+        kept.note(part, params, covered)
+    try:
+        kept.save()
+    except OSError as error:
+        raise ApplyError(
+            f"all is as asked for, but {RECORD} could not be written ({error.strerror or error}): boot and verify "
+            "would not know of it; mend that and run again"
+        ) from error
 
 
 def owner_of(subject: Subject, params: Mapping[str, Any]) -> str:
@@ -129,7 +162,8 @@ def foretell(
     return result(draft, due(machine.host, actions), [], changes)
 
 
-def _locked(machine: Machine) -> Any:
+def locked(machine: Machine) -> Any:
+    """Runs on one machine take turns."""
     return machine.host.lock(LOCK) if machine.host.is_root() else nullcontext()
 
 
