@@ -137,7 +137,8 @@ ansible_facts:
           description:
             - Release, command line, distribution, virtualization, container, systemd, this boot (C(boot_id)) and this
               installation (C(machine_id), derived for us from the machine's own, which stays there). C(loadable) has
-              the modules that settings need and this kernel has.
+              the modules that settings need and this kernel has, C(pending_reboots) what our changes in this boot wait
+              for, each with C(owner), C(key) and C(reason).
           type: dict
           sample: {release: 6.12.48, virtualization: none, container: false, systemd: true}
         docker:

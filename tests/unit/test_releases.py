@@ -69,6 +69,7 @@ def files(kernel: FakeKernel, *wanted):
 
 def test_what_needed_a_reboot_needs_one_to_go_back(kernel: FakeKernel) -> None:
     files(kernel, {"path": UNIT, "content": "[Unit]\n", "reboot": True})
+    kernel.reboot()
     outcome = files(kernel)
     assert (kernel.exists(UNIT), outcome["reboot_required"]) == (False, True)
     assert outcome["reboot_reasons"] == [f"file:{UNIT} acts after a reboot"]

@@ -88,10 +88,13 @@ class Draft:
     """The outcome of a subject's decision about one call.
 
     `covered` holds every key that the call speaks about, changed or not: what the same owner managed
-    before and does not name now goes back to its original. `refusals` end the call before any write.
+    before and does not name now goes back to its original. `refusals` end the call before any write,
+    `failure` after its changes: they clear away what has failed since an earlier call.
     `actions` must run even where nothing changes: what an earlier run left to do.
     `releases_first`: what goes back must be free before the new values can be had (memory).
     `gone`: keys whose place goes with this call and comes back as the kernel makes it: nothing to take back.
+    `knows_reboot`: keys whose need of a reboot the subject reads from the machine, into `reboot_reasons`: the ledger
+    is not asked about them.
     `holds`: what is as wanted already and must still be so where a change moves its neighbours.
     """
 
@@ -100,8 +103,10 @@ class Draft:
     skipped: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    failure: str = ""
     covered: set[str] = field(default_factory=set)
     reboot_reasons: list[str] = field(default_factory=list)
+    knows_reboot: set[str] = field(default_factory=set)
     report: dict[str, Any] = field(default_factory=dict)
     releases_first: bool = False
     actions: set[str] = field(default_factory=set)

@@ -65,6 +65,8 @@ class Ledger:
         self.moved = False
         self._refused: dict[str, str] = {}
         self._waiting: dict[str, list[str]] = {}
+        # What acts after a reboot: key -> owner, kind, address, and the value with which this boot began.
+        self.reboots: dict[str, dict[str, Any]] = {}
         text = host.text(PATH)
         # Without root a prediction does not know what we set before; the plan says so.
         self.unreadable = text is None and host.exists(PATH)
@@ -86,6 +88,7 @@ class Ledger:
             self.pending_actions = set(data["pending_actions"])
             if data["refused_boot_id"] == self.boot_id:
                 self._refused, self._waiting = data["refused"], data.get("waiting", {})
+                self.reboots = data.get("reboots", {})
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(f"cannot be read ({error})") from None
 
@@ -98,6 +101,7 @@ class Ledger:
                 "pending_actions": sorted(self.pending_actions),
                 "refused": self._refused,
                 "waiting": self._waiting,
+                "reboots": self.reboots,
                 "refused_boot_id": self.boot_id,
             },
         )
@@ -184,6 +188,8 @@ class Ledger:
             entry.intent = [*entry.intent, change.after]
             entry.touched_by = change.moved_by or (kept.touched_by if kept else "")
             entry.actions, entry.reboot = list(change.actions), change.reboot_required
+            if change.reboot_required:
+                self._note_reboot(change, owner)
             self.pending_actions.update(change.actions)
         for place, before, cause in touched:
             known = self.entries.get(place.key)
@@ -193,6 +199,11 @@ class Ledger:
             entry = self._open(place, before, owner, "runtime", order)
             entry.touched_by = cause
         self.save()
+
+    def _note_reboot(self, change: Change, owner: str) -> None:
+        place = change.place
+        began = {"kind": place.kind, "address": place.address, "at_boot": change.before}
+        self.reboots[change.key] = {**self.reboots.get(change.key, began), "owner": owner}
 
     def _open(self, place: Place, before: Value, owner: str, scope: str, order: int) -> Entry:
         entry = self.entries.get(place.key)

@@ -33,7 +33,14 @@ def converge_parts(
     Raises RefusedError with every problem of every part (and the `problems` that the caller has found)
     before any write, ApplyError naming the part that failed and the parts that were done before it.
     """
-    foretold, spoken, covered = _predict(parts, machine, list(problems))
+    foretold, spoken, covered, failing = _predict(parts, machine, list(problems))
+    for subject, params, failure in failing:
+        # What it clears away is all that this call does.
+        machine.memo.clear()
+        if not check_mode:
+            with contextlib.suppress(RefusedError):
+                converge(subject, {**params, "expect": None}, False, machine, _others(spoken, subject))
+        raise RefusedError(f"{subject.NAME}: {failure}")
     if check_mode:
         return _merged(foretold)
     # Where keys move from one owner to another, every part has a word in it.
@@ -59,8 +66,8 @@ def converge_parts(
 
 def _predict(
     parts: Sequence[Part], machine: Machine, problems: list[str]
-) -> tuple[list[tuple[str, dict[str, Any]]], Spoken, dict[str, set[str]]]:
-    """What each part would come to, the places and the keys that each speaks about."""
+) -> tuple[list[tuple[str, dict[str, Any]]], Spoken, dict[str, set[str]], list[tuple[Subject, Any, str]]]:
+    """What each part would come to, the places and the keys that each speaks about, and the parts that will fail."""
     drafts: list[tuple[Part, Draft]] = []
     for part in parts:
         ((subject, params),) = _with_projections([part], {one.NAME: draft.report for (one, _params), draft in drafts})
@@ -78,7 +85,8 @@ def _predict(
             foretold.append((subject.NAME, foretell(subject, params, draft, machine, others)))
     if problems:
         raise RefusedError("; ".join(problems), refusals=problems)
-    return foretold, spoken, covered
+    failing = [(subject, params, draft.failure) for (subject, params), draft in drafts if draft.failure]
+    return foretold, spoken, covered, failing
 
 
 @contextlib.contextmanager

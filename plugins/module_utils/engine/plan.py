@@ -23,6 +23,7 @@ from .actions import due
 from .change import Change, Draft, Place, Value, public_value
 from .ledger import LOCK, PATH
 from .machine import Machine
+from .reboots import reboot_reasons
 from .record import PATH as RECORD
 from .record import Record
 from .transaction import apply, finish_actions
@@ -79,32 +80,42 @@ def converge(
     """
     desired = subject.parse(params)
     if check_mode:
-        return foretell(subject, params, _decide(subject, params, desired, machine), machine, elsewhere)
+        draft = _decide(subject, params, desired, machine)
+        outcome = foretell(subject, params, draft, machine, elsewhere)
+        _fail(draft)
+        return outcome
     with locked(machine):
         machine.reload_ledger()
         draft = _decide(subject, params, desired, machine)
         covered = set(draft.covered)  # releases that cannot go back join later
         outcome = _bring(subject, params, desired, draft, machine, elsewhere)
+        _fail(draft)
         record(machine, [(subject.NAME, said or params, covered)])
         return outcome
+
+
+def _fail(draft: Draft) -> None:
+    if draft.failure:
+        raise RefusedError(draft.failure)
 
 
 def _bring(
     subject: Subject, params: Mapping[str, Any], desired: Any, draft: Draft, machine: Machine, elsewhere: Elsewhere
 ) -> dict[str, Any]:
+    owner = owner_of(subject, params)
     changes = _plan(subject, params, draft, machine, elsewhere)
     machine.ledger.pending_actions |= set(due(machine.host, draft.actions))
     if not changes and not machine.ledger.pending_actions:
         if machine.ledger.moved and machine.host.is_root():
             machine.ledger.save()
-        return result(draft, [], [], changes)
+        return result(machine, owner, draft, [], [], changes)
     if not machine.host.is_root():
         what = f"changing {_some(changes)}" if changes else ", ".join(sorted(machine.ledger.pending_actions))
         raise RefusedError(f"{subject.NAME}: {what} needs root; run the task with become: true")
     try:
         if not changes:
-            return result(draft, finish_actions(machine), [], [])
-        done = apply(machine, owner_of(subject, params), changes, draft)
+            return result(machine, owner, draft, finish_actions(machine), [], [])
+        done = apply(machine, owner, changes, draft)
     except OSError as error:
         raise ApplyError(
             f"{subject.NAME}: {error.strerror or error}: {error.filename or PATH}; nothing was changed"
@@ -112,7 +123,7 @@ def _bring(
     draft.skipped += done.skipped
     if hasattr(subject, "report"):
         draft.report.update(subject.report(machine, desired))
-    return result(draft, done.actions, done.skipped, done.changes, fingerprint(changes))
+    return result(machine, owner, draft, done.actions, done.skipped, done.changes, fingerprint(changes))
 
 
 def record(machine: Machine, parts: Iterable[tuple[str, Mapping[str, Any], Collection[str]]]) -> None:
@@ -159,7 +170,7 @@ def foretell(
     """The result that a draft would come to; nothing is written."""
     changes = _plan(subject, params, draft, machine, elsewhere)
     actions = machine.ledger.pending_actions.union(draft.actions, *(change.actions for change in changes))
-    return result(draft, due(machine.host, actions), [], changes)
+    return result(machine, owner_of(subject, params), draft, due(machine.host, actions), [], changes)
 
 
 def locked(machine: Machine) -> Any:
@@ -258,6 +269,8 @@ def _why_it_stays(place: Place, machine: Machine, changes: list[Change]) -> str:
 
 
 def result(
+    machine: Machine,
+    owner: str,
     draft: Draft,
     actions: list[str],
     skipped_late: list[dict[str, str]],
@@ -267,7 +280,7 @@ def result(
     """What a module returns."""
     late = {skip["key"] for skip in skipped_late}
     shown = [change for change in changes if change.key not in late]
-    reasons = draft.reboot_reasons + [f"{change.key} acts after a reboot" for change in shown if change.reboot_required]
+    reasons = reboot_reasons(machine, owner, draft, shown)
     return {
         "changed": bool(shown or actions),
         "changes": [change.public() for change in shown],

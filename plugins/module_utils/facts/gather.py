@@ -33,6 +33,7 @@ kernel       release architecture cmdline; os {id version_id codename name famil
              loadable []: of the modules that settings need, those that are loaded, compiled in or on disk;
              virtualization: none|kvm|docker|lxc|...; hypervisor: the same below a container; container: bool;
              systemd: bool; python_version; boot_id; machine_id (derived from the machine's own);
+             pending_reboots [{owner key reason}]: what our changes in this boot wait for (root only);
              root: bool (facts of a non-root call lack DIMMs and more)
 docker       present active: bool; version; config; config_problem; cgroup_driver; runtimes []; default_runtime;
              cdi {enabled: bool, specs []}; nvidia_container_toolkit: version

@@ -15,6 +15,7 @@ import platform
 import re
 
 from ..doors.host import Host
+from ..engine.reboots import pending_reboots
 from . import owners, smbios
 from .reading import Facts
 
@@ -96,6 +97,7 @@ def kernel(host: Host) -> Facts:
         "systemd": host.is_dir("/run/systemd/system"),
         "python_version": platform.python_version(),
         "boot_id": host.boot_id(),
+        "pending_reboots": pending_reboots(host),
         "machine_id": _machine_id(host),
         "root": host.is_root(),
     }

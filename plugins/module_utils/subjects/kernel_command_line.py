@@ -215,7 +215,7 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
 
 
 def decide(desired: Desired, snapshot: Snapshot) -> Draft:
-    draft = Draft()
+    draft = Draft(knows_reboot={f"file:{desired.path}"})
     wanted = by_name(desired.present)
     if wanted and desired.optional.issuperset({name for name, _value in desired.present}):
         draft.optional |= {f"file:{desired.path}"}

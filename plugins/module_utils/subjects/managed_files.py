@@ -37,6 +37,8 @@ FOLDERS = (
     "/etc/udev/rules.d",
 )
 
+_GRUB = "/etc/default/grub"
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -77,6 +79,11 @@ def _parse_file(item: Mapping[str, Any]) -> Wanted:
     below = path.startswith(tuple(f"{folder}/" for folder in FOLDERS))
     if posixpath.normpath(path) != path or not path.isprintable() or not below:
         raise InputError(f"files: {path!r} is not a plain path below one of {', '.join(FOLDERS)}")
+    if path.startswith(_GRUB):
+        raise InputError(
+            f"files: {path} builds the kernel's command line; set parameters with the module kernel_command_line "
+            "(os_tuning_kernel_parameters), which checks them and can try them for one boot"
+        )
     mode = str(item.get("mode") or "0644")
     if not re.fullmatch(r"0?[0-7]{3}", mode):
         raise InputError(f"files {path}: mode {mode!r} is not like '0644' (no set-uid, set-gid or sticky bit)")

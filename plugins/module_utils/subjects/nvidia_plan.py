@@ -168,7 +168,8 @@ class CardPlan:
     def _pending(self, name: str, current: str, pending: str, after: str, when: str) -> None:
         """A mode that is stored now and taken later: what can be written, and compared, is the pending mode."""
         waits = current != after
-        if waits and pending == after:
+        self.draft.knows_reboot.add(self._key(name))
+        if waits:
             self.draft.reboot_reasons.append(f"{self._key(name)}: {current} now, {after} after {when}")
         reason = f"acts after {when}" if waits else ""
         self._want(name, pending, after, scope="boot", reboot_required=waits, reason=reason)
