@@ -189,8 +189,9 @@ def molecule(bench: Bench) -> Count:
     if not scenarios:
         raise NotRun("no scenarios")
     # Once, before scenarios that run side by side both start to build it.
-    if bench.run([ROOT / "molecule" / "shared" / "test-host-image"])[0] != 0:
-        return Count(failed=1, note="cannot build the test host image")
+    for kind in ("bare", "engine"):
+        if bench.run([ROOT / "molecule" / "shared" / "test-host-image", kind])[0] != 0:
+            return Count(failed=1, note=f"cannot build the test host image ({kind})")
 
     def test(scenario: str) -> bool:
         own = Bench(bench.log.with_name(f"molecule-{scenario}.log"), bench.venv, bench.failures)
