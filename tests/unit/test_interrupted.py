@@ -84,8 +84,7 @@ def test_two_kills_in_a_row_lose_no_undo(kernel: FakeKernel) -> None:
 
 @pytest.mark.parametrize("point", ["/proc/sys/vm/dirty_ratio", SWAP])
 def test_a_killed_release_goes_on_in_the_same_order(kernel: FakeKernel, point: str) -> None:
-    kernel.put("/proc/sys/vm/dirty_ratio", "20", zeroes("/proc/sys/vm/dirty_bytes"))
-    kernel.put("/proc/sys/vm/dirty_bytes", "0", zeroes("/proc/sys/vm/dirty_ratio"))
+    entangled(kernel)
     run_module(kernel_settings, kernel, sysctl={"vm.dirty_bytes": 1 << 30, "vm.swappiness": 10}, persist=False)
     for _again in range(2):
         kill_at(kernel, point)
@@ -95,6 +94,38 @@ def test_a_killed_release_goes_on_in_the_same_order(kernel: FakeKernel, point: s
     swappiness(kernel, None)
     values = [kernel.text(path) for path in ("/proc/sys/vm/dirty_ratio", "/proc/sys/vm/dirty_bytes", SWAP)]
     assert values == ["20", "0", "60"]
+
+
+def entangled(kernel: FakeKernel) -> tuple[str, str]:
+    ratio, written = "/proc/sys/vm/dirty_ratio", "/proc/sys/vm/dirty_bytes"
+    kernel.put(ratio, "20", zeroes(written))
+    kernel.put(written, "0", zeroes(ratio))
+    return ratio, written
+
+
+def test_what_the_kernel_moved_along_with_a_killed_run_goes_back(kernel: FakeKernel) -> None:
+    ratio, written = entangled(kernel)
+    wanted = {"vm.dirty_bytes": 1 << 30, "vm.swappiness": 10}
+    kill_at(kernel, SWAP)
+    with pytest.raises(Killed):
+        run_module(kernel_settings, kernel, sysctl=wanted, persist=False)
+    calm(kernel)
+    run_module(kernel_settings, kernel, sysctl=wanted, persist=False)
+    assert swappiness(kernel, None)["warnings"] == []
+    assert [kernel.text(path) for path in (ratio, written, SWAP)] == ["20", "0", "60"]
+
+
+def test_the_ledger_forgets_what_a_killed_release_had_brought_back(kernel: FakeKernel) -> None:
+    ratio, _written = entangled(kernel)
+    run_module(kernel_settings, kernel, sysctl={"vm.dirty_bytes": 1 << 30, "vm.swappiness": 10}, persist=False)
+    kill_at(kernel, SWAP)
+    with pytest.raises(Killed):
+        swappiness(kernel, None)
+    calm(kernel)
+    assert kernel.text(ratio) == "20"
+    swappiness(kernel, None)
+    assert swappiness(kernel, None)["changed"] is False
+    assert json.loads(kernel.text(LEDGER))["entries"] == {}
 
 
 def test_a_failed_call_leaves_what_an_earlier_one_had_to_do(kernel: FakeKernel) -> None:

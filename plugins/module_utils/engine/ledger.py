@@ -30,6 +30,8 @@ _VERSION = 1
 class Entry:
     """One key. `intent` holds the values of writes in flight, more than one after several killed runs, else nothing.
 
+    What the kernel moves along (`touched_by`) is in flight with its cause: None stands for whatever becomes of it.
+
     also: other owners who want the value as it is; it goes back with the last of them. reboot: it acts after a reboot.
     """
 
@@ -49,8 +51,8 @@ class Entry:
     reboot: bool = False
 
     def is_ours(self, live: Value) -> bool:
-        """Whether the live value is one that we wrote, perhaps just before the run was killed."""
-        return live == self.ours or live in self.intent
+        """Whether the live value is one that we brought about, perhaps just before the run was killed."""
+        return live == self.ours or live in self.intent or (bool(self.touched_by) and None in self.intent)
 
 
 class Ledger:
@@ -146,6 +148,14 @@ class Ledger:
                 neighbour.touched_by = new
         self.moved = True
 
+    def forget_what_is_back(self, owner: str, holds: Iterable[tuple[Place, Value]]) -> None:
+        """Forget what is as it was before us, as this owner alone wants it: a run that was killed had got that far."""
+        causes = {entry.touched_by for entry in self.entries.values()}
+        for place, value in holds:
+            entry = self.entries.get(place.key)
+            if entry and entry.original == value and place.key not in causes and (entry.owner, entry.also) == (owner, []):
+                self.forget(place.key)
+
     def owned_by(self, owner: str) -> Iterator[tuple[str, Entry]]:
         """Entries that one owner alone wants, the last written first: the order in which to take them back."""
         mine = [(key, entry) for key, entry in self.entries.items() if entry.owner == owner and not entry.also]
@@ -197,7 +207,7 @@ class Ledger:
                 continue  # someone manages it by name: it stays his to take back
             order += 1
             entry = self._open(place, before, owner, "runtime", order)
-            entry.touched_by = cause
+            entry.touched_by, entry.intent = cause, [None]
         self.save()
 
     def _note_reboot(self, change: Change, owner: str) -> None:

@@ -194,6 +194,8 @@ def _plan(
         draft.warnings.append(f"{PATH} can be read by root only: what an earlier run set is not known to this one")
     machine.ledger.share(owner, draft.holds, draft.covered)
     releases = _releases(owner, draft, machine, elsewhere)
+    if not releases and not draft.changes:  # else one of them may move what is back
+        machine.ledger.forget_what_is_back(owner, draft.holds)
     changes = releases + draft.changes if draft.releases_first else draft.changes + releases
     expect = params.get("expect")
     if expect and expect != fingerprint(changes):
@@ -218,6 +220,7 @@ def _of_others(owner: str, draft: Draft, machine: Machine) -> list[str]:
 def _releases(owner: str, draft: Draft, machine: Machine, elsewhere: Elsewhere) -> list[Change]:
     """What the same owner set before and does not name any more goes back to its original."""
     changes: list[Change] = []
+    back: list[str] = []
     dropped = {
         key: entry
         for key, entry in machine.ledger.owned_by(owner)
@@ -229,7 +232,8 @@ def _releases(owner: str, draft: Draft, machine: Machine, elsewhere: Elsewhere) 
         place = Place(key, entry.kind, entry.address)
         live = knobs.read(machine, place) if knobs.has_getter(place) else entry.ours
         if live == entry.original:
-            continue  # a reboot or a driver reload has brought it back already
+            back.append(key)  # a reboot, a driver reload or a run that was killed has brought it back already
+            continue
         if live is None and entry.kind in _GO_WITH_DEVICE:
             draft.warnings.append(f"{key} is not managed any more and is gone from this machine; it is forgotten")
             machine.ledger.forget(key)
@@ -254,6 +258,9 @@ def _releases(owner: str, draft: Draft, machine: Machine, elsewhere: Elsewhere) 
                     release=True,
                 )
             )
+    if not changes and not draft.changes:  # else one of them may move it yet
+        for key in back:
+            machine.ledger.forget(key)
     # Units are unmasked before they start.
     return sorted(changes, key=lambda change: change.before != "masked")
 
