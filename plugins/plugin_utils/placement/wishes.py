@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from ...module_utils.errors import InputError
 from ...module_utils.values import choice, integer, size
+from ..fields import boolean, known_fields
 from .machine import Core, Gpu
 
 ENGINES = ("llama_cpp", "ollama", "vllm", "sglang", "tensorrt_llm", "custom")
@@ -118,18 +118,6 @@ def parse(services: Any) -> list[Wish]:
     return sorted(wishes, key=lambda wish: (-wish.priority, wish.name))
 
 
-def _fields(where: str, entry: Any, allowed: Sequence[str]) -> dict[str, Any]:
-    """The fields of a dictionary; null is as good as left out."""
-    if not isinstance(entry, Mapping):
-        raise InputError(f"{where}: {entry!r} is not a dictionary; allowed are {', '.join(allowed)}")
-    for key in entry:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, 1)
-            hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(allowed)}"
-            raise InputError(f"{where}: {str(key)!r} is not a field of it; {hint}")
-    return {str(key): value for key, value in entry.items() if value is not None}
-
-
 _SERVICE = (
     "name", "engine", "cpus", "cpus_unit", "smt", "exclusive", "locality", "prefers", "memory_bytes",
     "hugepages_bytes", "gpu", "priority",
@@ -141,7 +129,7 @@ def _service(where: str, entry: Any) -> Wish:
     if isinstance(entry, Mapping) and (not isinstance(name, str) or not _NAME.fullmatch(name)):
         raise InputError(f"{where}.name: {name!r} is not a name; write letters, digits, dots, dashes, underscores")
     where = f"service {name}"
-    fields = _fields(where, entry, _SERVICE)
+    fields = known_fields(where, entry, _SERVICE)
     unit = choice(f"{where}: cpus_unit", fields.get("cpus_unit", "cores"), UNITS)
     wish = Wish(
         name=str(name),
@@ -149,7 +137,7 @@ def _service(where: str, entry: Any) -> Wish:
         cpus=integer(f"{where}: cpus", fields.get("cpus", 0), 0, _MOST_CPUS, unit),
         cpus_unit=unit,
         smt=choice(f"{where}: smt", fields.get("smt", "siblings" if unit == "threads" else "one_per_core"), SMT),
-        exclusive=_flag(f"{where}: exclusive", fields.get("exclusive", False)),
+        exclusive=boolean(f"{where}: exclusive", fields.get("exclusive", False)),
         locality=choice(f"{where}: locality", fields.get("locality", "any"), LOCALITIES),
         memory_bytes=size(f"{where}: memory_bytes", fields["memory_bytes"]) if "memory_bytes" in fields else None,
         hugepages_bytes=size(f"{where}: hugepages_bytes", fields.get("hugepages_bytes", 0)),
@@ -170,16 +158,8 @@ def _check(where: str, wish: Wish) -> None:
         raise InputError(f"{where}: exclusive: True needs cpus, a number from 1; set it or leave exclusive out")
 
 
-def _flag(where: str, value: Any) -> bool:
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    known = words.get(str(value).lower())
-    if known is None:
-        raise InputError(f"{where}: {value!r} is not a boolean; write true or false")
-    return known
-
-
 def _gpu(where: str, entry: Any) -> GpuWish:
-    fields = _fields(where, entry, ("count", "share", "vram_bytes", "uuid", "name"))
+    fields = known_fields(where, entry, ("count", "share", "vram_bytes", "uuid", "name"))
     uuids = fields.get("uuid", [])
     uuids = [uuids] if isinstance(uuids, str) else uuids
     if not isinstance(uuids, Sequence) or not all(isinstance(uuid, str) and uuid for uuid in uuids):
