@@ -28,6 +28,9 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     KEYRING: "debian-archive-keyring",
     "ssh": "openssh-client",
+    "haproxy": "haproxy",
+    "curl": "curl",
+    "openssl": "openssl",
 }
 
 

@@ -152,6 +152,10 @@ def integration(bench: Bench) -> Count:
     return pytest(bench, "tests/integration")
 
 
+def gateway(bench: Bench) -> Count:
+    return pytest(bench, "tests/gateway")
+
+
 def mutations(bench: Bench) -> Count:
     return pytest(bench, "tests/mutations")
 
@@ -244,6 +248,7 @@ LANES: tuple[dict[str, Suite], ...] = (
         "docs": Suite(docs),
         "unit": Suite(unit, COMPILER),
         "integration": Suite(integration, COMPILER),
+        "gateway": Suite(gateway, ("haproxy", "curl", "openssl")),
         "mutations": Suite(mutations, COMPILER),
         "molecule": Suite(molecule, TEST_HOSTS),
     },
