@@ -188,6 +188,9 @@ class Host:
     def is_root(self) -> bool:
         return os.geteuid() == 0
 
+    def uid(self) -> int:
+        return os.geteuid()
+
     def boot_id(self) -> str:
         """Identity of this boot (Documentation/admin-guide/sysctl/kernel.rst, random/boot_id)."""
         return self.text("/proc/sys/kernel/random/boot_id") or "unknown"
