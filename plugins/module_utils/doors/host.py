@@ -270,6 +270,12 @@ class Host:
         with contextlib.suppress(OSError):
             os.unlink(self._temporary(path))
 
+    def make_link(self, path: str, target: str) -> None:
+        """Make a symbolic link, durably. OSError where something is there already."""
+        self.before_write(path)
+        os.symlink(target, self.at(path))
+        self._sync_folder(os.path.dirname(self.at(path)))
+
     def make_dir(self, path: str, mode: int) -> None:
         """Make one directory, with exactly this mode."""
         self.before_write(path)

@@ -41,6 +41,9 @@ class Change:
     at_once: the actions run right after this write, before the next one, and not at the end.
     moved_by: the key of a neighbour that keeps this value from where it goes back to: it counts as touched by that.
     original: what the value would be without us, where a neighbour of ours hides that from `before`.
+    brings: which keys come back with this one at boot, by the line of the file that does it ("": all of it does). One
+    of these keys cannot go back for good without its line.
+    risk: how the connection or the host may be lost by it, in a few words; such a change waits for a confirmation.
     """
 
     place: Place
@@ -61,6 +64,8 @@ class Change:
     at_once: bool = False
     moved_by: str = ""
     original: Value = None
+    brings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    risk: str = ""
 
     @property
     def key(self) -> str:
@@ -96,6 +101,7 @@ class Draft:
     `knows_reboot`: keys whose need of a reboot the subject reads from the machine, into `reboot_reasons`: the ledger
     is not asked about them.
     `holds`: what is as wanted already and must still be so where a change moves its neighbours.
+    `key_by_key`: each change stands for itself: what cannot be written is skipped with the reason, and the others stay.
     """
 
     optional: frozenset[str] = frozenset()
@@ -112,6 +118,7 @@ class Draft:
     actions: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     holds: list[tuple[Place, Value]] = field(default_factory=list)
+    key_by_key: bool = False
 
     def want(self, key: str, kind: str, address: str, before: Value, after: Value, **more: Any) -> None:
         """State the wanted value of one key; it becomes a change only where it differs."""

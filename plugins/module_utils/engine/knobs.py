@@ -15,6 +15,7 @@ undoing and verifying are derived from the pair and written once, in transaction
     mount        what is mounted at a path: file system type and options as the kernel prints them
     mount_options  what the mount at a path is restricted to (noatime, nodev), as the kernel prints it
     unit_file    enablement of a systemd unit: enabled, disabled, masked, static, ...
+    unit_links   the symbolic links by which a unit is enabled, aliased or masked, each as "path -> target"
     unit_active  active or inactive
     module       a kernel module: loaded or absent
     nvml         one property of one GPU, address UUID/property (doors/nvml.py)
@@ -196,6 +197,55 @@ def _write_unit_file(machine: Machine, unit: str, value: Value) -> None:
         _systemctl(machine.host, verb, unit)
 
 
+_UNITS = "/etc/systemd/system"
+
+
+def _read_unit_links(machine: Machine, unit: str) -> Value:
+    """Links below /etc/systemd/system with the unit at one end, and those of a start script of that name, which
+    systemctl enables along (systemctl(1), enable; update-rc.d(8))."""
+    stem = unit.rpartition(".")[0] if unit.endswith(".service") else ""
+    links = _links(machine)
+    return [f"{path} -> {target}" for path, target, names in links if unit in names or stem in names]
+
+
+def _links(machine: Machine) -> list[tuple[str, str, tuple[str, ...]]]:
+    """All such links: path, target, and the names that they stand for."""
+    host = machine.host
+    folders = [_UNITS, *(f"{_UNITS}/{name}" for name in host.names(_UNITS) if name.endswith(_WANTS))]
+    found = []
+    for folder in folders:
+        for name in host.names(folder):
+            target = host.link(f"{folder}/{name}")
+            if target is not None:
+                found.append((f"{folder}/{name}", target, (name, target.rpartition("/")[2])))
+    for path in host.glob("/etc/rc[0-6S].d/[SK][0-9][0-9]*"):
+        target = host.link(path)
+        if target is not None:
+            found.append((path, target, (path.rpartition("/")[2][3:],)))
+    return found
+
+
+_WANTS = (".wants", ".requires", ".upholds")
+
+
+def _write_unit_links(machine: Machine, unit: str, value: Value) -> None:
+    host, live = machine.host, _read_unit_links(machine, unit)
+    for link in live:
+        path = link.partition(" -> ")[0]
+        if link not in value:
+            host.remove_file(path)
+            folder = path.rpartition("/")[0]
+            if folder.endswith(_WANTS) and not host.names(folder):
+                host.remove_dir(folder)  # as systemctl does
+    for link in value:
+        path, _arrow, target = link.partition(" -> ")
+        folder = path.rpartition("/")[0]
+        if not host.is_dir(folder):
+            host.make_dir(folder, 0o755)
+        if link not in live:
+            host.make_link(path, target)
+
+
 def _read_unit_active(machine: Machine, unit: str) -> Value:
     return (
         "active"
@@ -250,6 +300,7 @@ _KINDS: dict[str, tuple[_Reader, _Writer]] = {
     "mount": (_read_mount, _write_mount),
     "mount_options": (_read_mount_options, _write_mount_options),
     "unit_file": (_read_unit_file, _write_unit_file),
+    "unit_links": (_read_unit_links, _write_unit_links),
     "unit_active": (_read_unit_active, _write_unit_active),
     "module": (_read_module, _write_module),
     "nvml": (_read_nvml, _write_nvml),

@@ -33,6 +33,7 @@ class Entry:
     What the kernel moves along (`touched_by`) is in flight with its cause: None stands for whatever becomes of it.
 
     also: other owners who want the value as it is; it goes back with the last of them. reboot: it acts after a reboot.
+    brings: what it brings back at boot (Change.brings).
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Entry:
     order: int = 0
     also: list[str] = field(default_factory=list)
     reboot: bool = False
+    brings: dict[str, list[str]] = field(default_factory=dict)
 
     def is_ours(self, live: Value) -> bool:
         """Whether the live value is one that we brought about, perhaps just before the run was killed."""
@@ -177,6 +179,10 @@ class Ledger:
     def remember_refusal(self, key: str, reason: str) -> None:
         self._refused[key] = reason
 
+    def drop_refusal(self, key: str) -> None:
+        """The kernel has taken it after all."""
+        self._refused.pop(key, None)
+
     def waiting(self, key: str) -> list[str]:
         """What this key had named earlier in this boot and what stays in force until a reboot."""
         return self._waiting.get(key, [])
@@ -184,14 +190,21 @@ class Ledger:
     def remember_waiting(self, key: str, names: Iterable[str]) -> None:
         self._waiting[key] = sorted({*self.waiting(key), *names})
 
+    def leave(self, owners: Collection[str], key: str) -> None:
+        """Note that these owners want a key no more that others still want."""
+        entry = self.entries[key]
+        for owner in owners:
+            if entry.also and owner in (entry.owner, *entry.also):
+                self._leave(owner, key, entry)
+
     def begin(self, owner: str, changes: Iterable[Change], touched: Iterable[tuple[Place, Value, str]]) -> None:
-        """Journal everything a call is about to write; on disk when this returns."""
+        """Journal everything a call is about to write; on disk when this returns. owner "": each keeps its own."""
         order = max([entry.order for entry in self.entries.values()], default=0)
         for change in changes:
             order += 1
             known = self.entries.get(change.key)
             # A release that is killed is planned once more: in the same order, not in the one it was written in.
-            kept = known if change.release else None
+            kept = known if change.release or not owner else None
             entry = self._open(change.place, change.before, owner, change.scope, kept.order if kept else order)
             if known is None and change.original is not None:
                 entry.original = change.original
@@ -200,6 +213,7 @@ class Ledger:
             entry.actions, entry.reboot = list(change.actions), change.reboot_required
             if change.reboot_required:
                 self._note_reboot(change, owner)
+            entry.brings = {line: list(keys) for line, keys in change.brings.items()}
             self.pending_actions.update(change.actions)
         for place, before, cause in touched:
             known = self.entries.get(place.key)
@@ -224,7 +238,9 @@ class Ledger:
             if not entry.is_ours(before):
                 entry.original = before
             entry.boot_id, entry.intent = self.boot_id, []
-        entry.owner, entry.also, entry.order = owner, [], order
+        entry.order = order
+        if owner:
+            entry.owner, entry.also = owner, []
         return entry
 
     def written(self, key: str, value: Value, identity: str = "") -> None:

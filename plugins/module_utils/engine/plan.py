@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -18,29 +17,15 @@ from typing import Any, Protocol
 
 from ..errors import ApplyError, RefusedError
 from ..values import words
-from . import knobs
 from .actions import due
-from .change import Change, Draft, Place, Value, public_value
+from .change import Change, Draft, Value, public_value
 from .ledger import LOCK, PATH
 from .machine import Machine
 from .reboots import reboot_reasons
 from .record import PATH as RECORD
 from .record import Record
+from .releases import releases
 from .transaction import apply, finish_actions
-
-# Places that go with their device or file system, and the value with them: there is nothing to take back then.
-_GO_WITH_DEVICE = ("irq", "nvml", "mount", "mount_options")
-
-# What cannot go back at once and does no harm where it stays, by kind of knob. It is asked again after a reboot.
-_KEPT = "the kernel keeps the interrupt where it is: it places it itself, or the CPUs of before are offline"
-_MAY_STAY = {
-    "irq": {errno.EINVAL: _KEPT, errno.EIO: _KEPT, errno.EPERM: _KEPT},
-    "mount": {errno.EIO: "it cannot be unmounted (files in it are in use) and stays until a reboot"},
-    "mount_point": {errno.EBUSY: "something is mounted there", errno.ENOTEMPTY: "it holds files of others and stays"},
-    "dir": {errno.ENOTEMPTY: "it holds files of others and stays"},
-    "module": {errno.EBUSY: "the module is in use and stays until it is not, or until a reboot"},
-}
-
 
 Elsewhere = Collection[tuple[str, str]]  # places as (kind, address)
 
@@ -219,60 +204,24 @@ def _of_others(owner: str, draft: Draft, machine: Machine) -> list[str]:
 
 def _releases(owner: str, draft: Draft, machine: Machine, elsewhere: Elsewhere) -> list[Change]:
     """What the same owner set before and does not name any more goes back to its original."""
-    changes: list[Change] = []
-    back: list[str] = []
     dropped = {
         key: entry
         for key, entry in machine.ledger.owned_by(owner)
         if key not in draft.covered and (entry.kind, entry.address) not in elsewhere
     }
-    for key, entry in dropped.items():
-        if entry.touched_by and entry.touched_by not in dropped:
-            continue
-        place = Place(key, entry.kind, entry.address)
-        live = knobs.read(machine, place) if knobs.has_getter(place) else entry.ours
-        if live == entry.original:
-            back.append(key)  # a reboot, a driver reload or a run that was killed has brought it back already
-            continue
-        if live is None and entry.kind in _GO_WITH_DEVICE:
-            draft.warnings.append(f"{key} is not managed any more and is gone from this machine; it is forgotten")
-            machine.ledger.forget(key)
-        elif not entry.is_ours(live):
-            shown = _line(public_value(live))
-            draft.warnings.append(
-                f"{key} is not managed any more and was changed by someone else to {shown}; left alone"
-            )
-        elif reason := _why_it_stays(place, machine, [*draft.changes, *changes]):
-            draft.skip(key, reason)
-        else:
-            changes.append(
-                Change(
-                    place,
-                    live,
-                    entry.original,
-                    entry.scope,
-                    entry.reboot,
-                    tolerate=_MAY_STAY.get(entry.kind, {}),
-                    actions=tuple(entry.actions),
-                    reason="no longer wanted: back to the value before us",
-                    release=True,
-                )
-            )
-    if not changes and not draft.changes:  # else one of them may move it yet
-        for key in back:
-            machine.ledger.forget(key)
-    # Units are unmasked before they start.
-    return sorted(changes, key=lambda change: change.before != "masked")
-
-
-def _why_it_stays(place: Place, machine: Machine, changes: list[Change]) -> str:
-    """Why what is ours cannot go back now: known before the write, so that every run does not try it again."""
-    if place.kind == "dir":
-        going = {change.place.address for change in changes if change.after is None}
-        inside = {f"{place.address}/{name}" for name in machine.host.names(place.address)}
-        return _MAY_STAY["dir"][errno.ENOTEMPTY] if inside - going else ""
-    known = place.kind in _MAY_STAY
-    return (machine.ledger.refusal(f"release of {place.key}") or "") if known else ""
+    dropped = {key: entry for key, entry in dropped.items() if not entry.touched_by or entry.touched_by in dropped}
+    found = releases(machine, dropped, draft.changes)
+    for key in found.gone:
+        draft.warnings.append(f"{key} is not managed any more and is gone from this machine; it is forgotten")
+        machine.ledger.forget(key)
+    for key, live in found.foreign.items():
+        shown = line(public_value(live))
+        draft.warnings.append(f"{key} is not managed any more and was changed by someone else to {shown}; left alone")
+    for key, reason in found.stays.items():
+        draft.skip(key, reason)
+    for key in found.back if not found.changes and not draft.changes else ():  # else one of them may move it yet
+        machine.ledger.forget(key)
+    return found.changes
 
 
 def result(
@@ -321,8 +270,8 @@ def diff(changes: list[Change]) -> list[dict[str, str]]:
             {
                 "before_header": "live values",
                 "after_header": "live values",
-                "before": "".join(f"{change.key} = {_line(change.before)}\n" for change in others),
-                "after": "".join(f"{change.key} = {_line(change.after)}\n" for change in others),
+                "before": "".join(f"{change.key} = {line(change.before)}\n" for change in others),
+                "after": "".join(f"{change.key} = {line(change.after)}\n" for change in others),
             },
         )
     return shown
@@ -334,7 +283,8 @@ def _content(value: Value) -> str:
     )
 
 
-def _line(value: Value) -> str:
+def line(value: Value) -> str:
+    """A value as diff and warnings show it."""
     return "(none)" if value is None else words(value)
 
 
@@ -342,7 +292,7 @@ def _steps(changes: list[Change]) -> str:
     if not changes:
         return "nothing is left to change"
     shown = [
-        f"{change.key} is {_line(public_value(change.before))} and would become {_line(public_value(change.after))}"
+        f"{change.key} is {line(public_value(change.before))} and would become {line(public_value(change.after))}"
         for change in changes[:3]
     ]
     return ", ".join(shown) + (f", and {len(changes) - 3} more" if len(changes) > 3 else "")

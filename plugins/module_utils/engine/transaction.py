@@ -28,37 +28,73 @@ class Applied:
 
 
 def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft) -> Applied:
-    """Write the changes of a draft and its releases in order. Raises ApplyError after putting them back."""
+    """Write the changes of a draft and its releases in order. Raises ApplyError after putting them back.
+
+    A draft whose keys stand each for itself is never put back: what cannot be written is skipped.
+    """
     ledger = machine.ledger
     _clean_up(machine.host, changes)
     touched = _read_touched(machine, changes)
     earlier = set(ledger.pending_actions)
     ledger.begin(owner, changes, touched)
     applied, written = Applied(), []
+    trouble: ApplyError | None = None
     try:
-        for change in changes:
-            written.append(change)
-            outcome = _write(machine, change)
-            if isinstance(outcome, str):
-                written.pop()
-                applied.skipped.append({"key": change.key, "reason": outcome})
-            elif outcome is not None:
-                applied.changes.append(outcome)
-            if change.at_once:
-                applied.actions += run_actions(machine.host, change.actions)
-                later = (name for item in changes[changes.index(change) + 1 :] for name in item.actions)
-                ledger.pending_actions -= set(change.actions) - set(later)
-        _settle(machine, applied.changes, draft.holds)
+        _write_all(machine, changes, applied, written, draft.key_by_key)
+        _settle(machine, applied, draft)
         applied.actions += run_actions(machine.host, ledger.pending_actions)
     except (OSError, ApplyError) as error:
-        raise _take_back(machine, changes, written, touched, earlier, error) from error
+        if not draft.key_by_key:
+            raise _take_back(machine, changes, written, touched, earlier, error) from error
+        trouble = ApplyError(f"the values are as asked for, but {_words(error)}; mend that and run again")
+    else:
+        ledger.pending_actions.clear()
     for key in draft.gone:
         ledger.forget(key)
     try:
         _close(machine, applied, changes, touched)
     except OSError as error:
         raise ApplyError(f"the changes are made, but {_in_flight(error)}") from error
+    if trouble:
+        raise trouble
     return applied
+
+
+def _write_all(
+    machine: Machine, changes: list[Change], applied: Applied, written: list[Change], key_by_key: bool
+) -> None:
+    """Write in order; key by key, what was refused is tried again after the others, which may have been in its way."""
+    left, refused = changes, dict[str, str]()
+    for _round in range(_ROUNDS if key_by_key else 1):
+        refused = {}
+        for change in left:
+            written.append(change)
+            outcome = _write(machine, change, key_by_key)
+            if isinstance(outcome, str):
+                written.pop()
+                refused[change.key] = outcome
+            elif outcome is not None:
+                applied.changes.append(outcome)
+            if change.at_once:
+                applied.actions += _at_once(machine, change, changes, key_by_key)
+        if len(refused) in (0, len(left)):
+            break
+        left = [change for change in left if change.key in refused]
+    order = {change.key: number for number, change in enumerate(changes)}
+    applied.changes.sort(key=lambda change: order[change.key])
+    applied.skipped += [{"key": key, "reason": reason} for key, reason in refused.items()]
+
+
+def _at_once(machine: Machine, change: Change, changes: list[Change], key_by_key: bool) -> list[str]:
+    try:
+        done = run_actions(machine.host, change.actions)
+    except ApplyError:
+        if key_by_key:
+            return []  # it stays noted, and is run again after the last write
+        raise
+    later = (name for item in changes[changes.index(change) + 1 :] for name in item.actions)
+    machine.ledger.pending_actions -= set(change.actions) - set(later)
+    return done
 
 
 def finish_actions(machine: Machine) -> list[str]:
@@ -121,8 +157,20 @@ def _read_touched(machine: Machine, changes: list[Change]) -> list[tuple[Place, 
     return list(found.values())
 
 
-def _write(machine: Machine, change: Change) -> Change | str | None:
+def _write(machine: Machine, change: Change, key_by_key: bool) -> Change | str | None:
     """Write and read back one change. A text is the reason of a skip, None is nothing to do."""
+    try:
+        outcome = _write_one(machine, change)
+    except (OSError, ApplyError) as error:
+        if not key_by_key:
+            raise
+        return _words(error).removeprefix(f"{change.key}: ")
+    if key_by_key and not isinstance(outcome, str):
+        machine.ledger.drop_refusal(change.refusal_key)
+    return outcome
+
+
+def _write_one(machine: Machine, change: Change) -> Change | str | None:
     if change.presence == "appears":
         change = _as_found(machine, change)
         if change.before == change.after:
@@ -167,17 +215,20 @@ def granted(asked: Value, live: Value) -> str:
     return f"asked for {asked}, granted {live}"
 
 
-def _settle(machine: Machine, changes: list[Change], holds: list[tuple[Place, Value]]) -> None:
+def _settle(machine: Machine, applied: Applied, draft: Draft) -> None:
     """Prove that every value still holds after the last write; one that a neighbour moved is written again."""
-    places = [(change.place, change.after) for change in changes if change.presence != "leaves"]
-    if any(change.touches for change in changes):
-        places += holds
+    places = [(change.place, change.after) for change in applied.changes if change.presence != "leaves"]
+    if any(change.touches or change.release for change in applied.changes):
+        places += draft.holds
     if all(_holds(machine, place, value) for place, value in places):
         return
     for place, value, reason in restore(machine, places):
-        raise ApplyError(
-            f"{place.key}: {public_value(value)!r} does not hold beside the other values of this call: {reason}"
-        )
+        if not draft.key_by_key:
+            raise ApplyError(
+                f"{place.key}: {public_value(value)!r} does not hold beside the other values of this call: {reason}"
+            )
+        applied.changes = [change for change in applied.changes if change.key != place.key]
+        applied.skipped.append({"key": place.key, "reason": f"{public_value(value)!r} does not hold: {reason}"})
 
 
 def _take_back(
@@ -230,9 +281,12 @@ def _unwritten(machine: Machine, change: Change) -> Value:
 def _close(machine: Machine, applied: Applied, planned: list[Change], touched: list[tuple[Place, Value, str]]) -> None:
     ledger = machine.ledger
     done = {change.key: change for change in applied.changes}
+    skipped = {skip["key"] for skip in applied.skipped}
     for change in planned:
         real = done.get(change.key)
         value = real.after if real else _unwritten(machine, change)
+        if change.release and change.key in skipped and knobs.has_getter(change.place):
+            value = _live(machine, change)
         if change.presence == "leaves":
             value = knobs.read(machine, change.place)
         _record(machine, change.place, value, change.identity if real else "")
@@ -242,8 +296,14 @@ def _close(machine: Machine, applied: Applied, planned: list[Change], touched: l
             ledger.forget(change.key)
     for place, _before, _cause in touched:
         _record(machine, place, knobs.read(machine, place))
-    ledger.pending_actions.clear()
     ledger.save()
+
+
+def _live(machine: Machine, change: Change) -> Value:
+    try:
+        return knobs.read(machine, change.place)
+    except OSError:
+        return change.before  # its device does not answer
 
 
 def _record(machine: Machine, place: Place, value: Value, identity: str = "") -> None:

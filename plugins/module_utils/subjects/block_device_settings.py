@@ -21,7 +21,7 @@ from ..engine.machine import Machine
 from ..errors import InputError
 from ..facts.storage import disks_below
 from ..values import integer, mount_text, offered, selected
-from .drop_in import HEADER, FileLook, look_file, want_file
+from .drop_in import FileLook, look_file, want_lines
 from .mount_options import MountLook, MountWish, look_mount, parse_mounts, want_mount_options
 
 NAME = "block_device_settings"
@@ -211,7 +211,7 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     every = frozenset(f"block:{words}" for words in desired.optional)
     draft = Draft(optional=every)
     chosen: dict[str, str] = {}
-    lines = []
+    lines: dict[str, tuple[str, ...]] = {}
     for asked in desired.rules:
         under = snapshot.under.get(asked.path, Under())
         rule = _on_layer(draft, asked, under)
@@ -224,11 +224,12 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
             draft.optional |= {_key(disk, attribute) for disk in disks for attribute in rule.settings}
         done = [_want_disk(draft, rule, disk, chosen) for disk in disks]
         if rule.settings and all(done):
-            lines += _udev_lines(rule, disks)
+            for line, keys in _udev_lines(rule, disks):
+                lines[line] = (*lines.get(line, ()), *keys)
     if desired.persist and lines:
         if desired.optional.issuperset(rule.words for rule in desired.rules):
             draft.optional |= {f"file:{RULES}"}
-        want_file(draft, snapshot.rules_file, HEADER + "".join(lines), actions=("udev-reload",))
+        want_lines(draft, snapshot.rules_file, lines, actions=("udev-reload",))
     for wish, look in zip(desired.mounts, snapshot.mounts):
         if wish.path in desired.optional:
             draft.optional |= {f"mount_options:{wish.path}"}
@@ -293,8 +294,9 @@ def _without_read_ahead(rule: Rule) -> dict[str, str]:
     return {attribute: value for attribute, value in rule.settings.items() if attribute != "read_ahead_kb"}
 
 
-def _udev_lines(rule: Rule, disks: list[Disk]) -> list[str]:
-    """The rule's own line, and one per disk where the lower bound is not met by all of them: udev cannot compare."""
+def _udev_lines(rule: Rule, disks: list[Disk]) -> list[tuple[str, list[str]]]:
+    """The rule's own line, and one per disk where the lower bound is not met by all of them (udev cannot compare),
+    each with the keys that it sets."""
     asked = rule.settings.get("read_ahead_kb")
     short = [disk for disk in disks if asked is None or disk.raised(asked) == asked]
     if asked is None or not rule.at_least or len(short) == len(disks):
@@ -306,7 +308,7 @@ def _udev_lines(rule: Rule, disks: list[Disk]) -> list[str]:
     return lines + [_udev_line(dataclasses.replace(rule, path=disk.name, settings=bound), [disk]) for disk in short]
 
 
-def _udev_line(rule: Rule, disks: list[Disk]) -> str:
+def _udev_line(rule: Rule, disks: list[Disk]) -> tuple[str, list[str]]:
     match = ['ACTION=="add|change"', 'SUBSYSTEM=="block"', 'ENV{DEVTYPE}=="disk"']
     if rule.path:
         # Kernel names move between boots, the serial number does not.
@@ -317,4 +319,4 @@ def _udev_line(rule: Rule, disks: list[Disk]) -> str:
     if rule.rotational is not None:
         match.append(f'ATTR{{queue/rotational}}=="{int(rule.rotational)}"')
     assign = [f'ATTR{{queue/{attribute}}}="{value}"' for attribute, value in rule.settings.items()]
-    return ", ".join(match + assign) + "\n"
+    return ", ".join(match + assign), [_key(disk, attribute) for disk in disks for attribute in rule.settings]

@@ -66,6 +66,11 @@ def want_file(
     draft.want(key, "file", look.path, before, after, scope=more.pop("scope", "persistent"), **more)
 
 
+def want_lines(draft: Draft, look: FileLook, lines: Mapping[str, tuple[str, ...]], **more: Any) -> None:
+    """State a file of lines, each with the keys that it sets at boot."""
+    want_file(draft, look, HEADER + "".join(f"{line}\n" for line in lines), brings=lines, **more)
+
+
 def want_folders(draft: Draft, look: FileLook) -> None:
     """The missing folders on the way, and no word about those that exist, so that releases keep them."""
     for folder in look.missing_folders:

@@ -18,7 +18,7 @@ from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import choice, integer, offered, print_size, selected, size
 from .accounts import Account, parse_account
-from .drop_in import HEADER, FileLook, look_file, sysctl_overrides, want_file
+from .drop_in import FileLook, look_file, sysctl_overrides, want_lines
 from .hugepage_pools import Asked, Memory, Size, check_reserve, look_memory, look_sizes, plan_pools, rows
 from .hugetlb_mounts import Mount, MountLook, look_mount, parse_mounts, want_mount
 from .kernel_settings import moved_along
@@ -184,12 +184,13 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
         if desired.optional.issuperset(desired.names()):
             draft.optional |= {f"file:{SYSCTL_FILE}", f"file:{TMPFILES_FILE}"}
         sysctl = _sysctl_lines(desired, snapshot.memory, possible, group)
-        _want_drop_in(draft, snapshot.sysctl_file, [f"{key} = {value}\n" for key, value in sysctl])
-        written = {
-            **_pool_lines(snapshot, possible),
-            **{THP_FILES[name]: desired.thp[name] for name in thp},
-        }
-        _want_drop_in(draft, snapshot.tmpfiles_file, [f"w {path} - - - - {value}\n" for path, value in written.items()])
+        usual = snapshot.sizes.get(snapshot.memory.default_size)
+        pools = tuple(pool.key for pool in usual.pools()) if usual else ()
+        keys = {"vm.nr_hugepages": pools, "vm.hugetlb_shm_group": (_key("shm_group"),)}
+        _want_drop_in(draft, snapshot.sysctl_file, {f"{key} = {value}": keys[key] for key, value in sysctl})
+        tmpfiles = _pool_lines(snapshot, possible)
+        tmpfiles.update({f"w {THP_FILES[name]} - - - - {desired.thp[name]}": (_key(name),) for name in thp})
+        _want_drop_in(draft, snapshot.tmpfiles_file, tmpfiles)
         for key, where in sorted(snapshot.overrides.items()):
             draft.warnings.append(
                 f"sysctl {key}: {where}, which wins at the next boot; remove that line or the setting here"
@@ -269,8 +270,8 @@ def _sysctl_lines(
     return lines
 
 
-def _pool_lines(snapshot: Snapshot, pools: list[Asked]) -> dict[str, str]:
-    """The pools that no sysctl stands for, by file."""
+def _pool_lines(snapshot: Snapshot, pools: list[Asked]) -> dict[str, tuple[str, ...]]:
+    """The pools that no sysctl stands for: a line of tmpfiles.d each, and the keys that it sets."""
     found = {}
     for pool in pools:
         if pool.node is not None:
@@ -279,12 +280,15 @@ def _pool_lines(snapshot: Snapshot, pools: list[Asked]) -> dict[str, str]:
             folder = "/sys/kernel/mm/hugepages"
         else:
             continue
-        found[f"{folder}/hugepages-{pool.size >> 10}kB/nr_hugepages"] = str(pool.count)
+        path = f"{folder}/hugepages-{pool.size >> 10}kB/nr_hugepages"
+        there = snapshot.sizes[pool.size]
+        alone = [there.nodes[pool.node]] if pool.node in there.nodes else there.pools()
+        found[f"w {path} - - - - {pool.count}"] = tuple(one.key for one in alone)
     return found
 
 
-def _want_drop_in(draft: Draft, look: FileLook, lines: list[str]) -> None:
+def _want_drop_in(draft: Draft, look: FileLook, lines: Mapping[str, tuple[str, ...]]) -> None:
     # Without a line and without a file there is nothing to say; a file that an earlier call wrote and
     # this one does not name goes away as a release.
     if lines:
-        want_file(draft, look, HEADER + "".join(lines))
+        want_lines(draft, look, lines)

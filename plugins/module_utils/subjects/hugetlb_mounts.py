@@ -131,8 +131,11 @@ def want_mount(
         draft.want(f"dir:{mount.path}", "mount_point", mount.path, None, "present")
     draft.want(key, "mount", mount.path, look.live, after)
     if persist:
-        want_file(draft, look.unit_file, _unit(mount, after, page_size), actions=("daemon-reload",))
-        draft.want(f"unit_file:{mount.unit}", "unit_file", mount.unit, look.enablement, "enabled", scope="persistent")
+        brings = {"": (key,)}
+        unit = _unit(mount, after, page_size)
+        want_file(draft, look.unit_file, unit, actions=("daemon-reload",), brings=brings)
+        more: dict[str, Any] = {"scope": "persistent", "brings": brings}
+        draft.want(f"unit_file:{mount.unit}", "unit_file", mount.unit, look.enablement, "enabled", **more)
 
 
 def _obstacle(mount: Mount, look: MountLook, page_size: int, offered: list[int], after: str, persist: bool) -> str:

@@ -19,7 +19,7 @@ from ..engine.change import READ_ONLY, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
 from ..values import offered, selected, words
-from .drop_in import HEADER, FileLook, look_file, sysctl_name, sysctl_overrides, sysctl_path, want_file
+from .drop_in import FileLook, look_file, sysctl_name, sysctl_overrides, sysctl_path, want_lines
 
 NAME = "kernel_settings"
 
@@ -206,11 +206,13 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
             f"sysctl {key}: {where}, which wins at the next boot; remove that line or the setting here"
         )
     if desired.persist:
-        lines = "".join(f"{key} = {value}\n" for key, value in sorted(sysctl.items()))
+        lines = {f"{key} = {value}": (f"sysctl:{key}",) for key, value in sorted(sysctl.items())}
         _want_drop_in(draft, snapshot.sysctl_file, lines, desired.optional.issuperset(sysctl))
-        lines = "".join(f"w {path} - - - - {value.replace('%', '%%')}\n" for path, value in sorted(sysfs.items()))
+        lines = {
+            f"w {path} - - - - {value.replace('%', '%%')}": (f"sysfs:{path}",) for path, value in sorted(sysfs.items())
+        }
         _want_drop_in(draft, snapshot.tmpfiles_file, lines, desired.optional.issuperset(sysfs))
-        lines = "".join(f"{name}\n" for name in modules)
+        lines = {name: (f"module:{name}",) for name in modules}
         _want_drop_in(draft, snapshot.modules_file, lines, desired.optional.issuperset(modules))
     return draft
 
@@ -252,13 +254,13 @@ def _raised(asked: str, live: Live) -> tuple[str, bool]:
     return value, live.original is None and value == live.text
 
 
-def _want_drop_in(draft: Draft, look: FileLook, lines: str, optional: bool) -> None:
+def _want_drop_in(draft: Draft, look: FileLook, lines: Mapping[str, tuple[str, ...]], optional: bool) -> None:
     # Without a line and without a file there is nothing to say; a file that an earlier call wrote
     # and this one does not name goes away as a release.
     if optional:
         draft.optional |= {f"file:{look.path}"}
     if lines:
-        want_file(draft, look, HEADER + lines)
+        want_lines(draft, look, lines)
 
 
 def _want(draft: Draft, snapshot: Snapshot, family: str, name: str, path: str, value: str) -> bool:

@@ -105,7 +105,8 @@ def want_mount_options(draft: Draft, wish: MountWish, look: MountLook, persist: 
     if key in draft.optional:
         draft.optional |= {f"file:{look.drop_in.path}"}
     options = ",".join(_merged(look.unit_options, wish.options))
-    want_file(draft, look.drop_in, f"{HEADER}[Mount]\nOptions={options}\n", actions=("daemon-reload",))
+    content = f"{HEADER}[Mount]\nOptions={options}\n"
+    want_file(draft, look.drop_in, content, actions=("daemon-reload",), brings={"": (key,)})
 
 
 def live_options(live: str, wanted: Iterable[str]) -> str:

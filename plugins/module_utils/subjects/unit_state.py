@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..engine.change import Draft
+from ..engine.change import Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
 
@@ -18,6 +18,8 @@ NAME = "unit_state"
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(service|timer|socket|mount|path|target|slice|swap)")
 _RUNS = ("active", "reloading", "activating")
+_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+_MASKED = "the administrator has masked it, and it stays so; name it in the inventory to unmask it"
 _UNMET = "a condition in the unit does not hold on this machine"
 _SETTABLE = ("enabled", "disabled", "masked")
 
@@ -38,12 +40,18 @@ class Desired:
 
 @dataclass(frozen=True)
 class Unit:
-    """LoadState, UnitFileState and ActiveState of systemctl show; unmet: why systemd would not start it."""
+    """LoadState, UnitFileState and ActiveState of systemctl show.
+
+    unmet: why systemd would not start it. also: other units that are enabled and disabled with it. masked_by_us: it may
+    be unmasked as well.
+    """
 
     load: str
     unit_file: str
     active: str
     unmet: str = ""
+    also: tuple[str, ...] = ()
+    masked_by_us: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,20 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
         unit = Unit(block.get("LoadState", ""), block.get("UnitFileState", ""), block.get("ActiveState", ""))
         if wanted.active == "active" and unit.load == "loaded" and unit.active not in _RUNS:
             unit = replace(unit, unmet=_unmet(machine, wanted.name))
+        entry = machine.ledger.entries.get(f"unit_file:{wanted.name}")
+        by_us = entry is not None and entry.original != "masked"
+        unit = replace(unit, also=_also(machine, wanted.name) if wanted.unit_file else (), masked_by_us=by_us)
         found[wanted.name] = unit
     return Snapshot(True, found)
+
+
+def _also(machine: Machine, name: str) -> tuple[str, ...]:
+    """The units of Also= in the unit's [Install] section (systemd.unit(5))."""
+    stem, _at, rest = name.partition("@")
+    file = f"{stem}@.{rest.rpartition('.')[2]}" if rest else name
+    texts = (machine.host.text(f"{folder}/{file}") for folder in _FOLDERS)
+    lines = re.findall(r"^Also=(.*)$", next((text for text in texts if text), ""), re.MULTILINE)
+    return tuple(dict.fromkeys(word for line in lines for word in line.split() if _UNIT.fullmatch(word)))
 
 
 def _unmet(machine: Machine, name: str) -> str:
@@ -103,11 +123,21 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     draft = Draft(optional=frozenset(key.format(name) for name in desired.optional for key in keys))
     for wanted in desired.units:
         unit = snapshot.units.get(wanted.name, Unit("not-found", "", ""))
+        if _stays_masked(wanted, unit) and f"unit_file:{wanted.name}" in draft.optional:
+            for kind in ("unit_file", "unit_active") if wanted.active else ("unit_file",):
+                draft.skip(f"{kind}:{wanted.name}", _MASKED)
+            continue
         # A masked unit cannot start: it is stopped before it is masked, and so unmasked before it starts again.
         steps = (_want_active, _want_unit_file) if wanted.unit_file == "masked" else (_want_unit_file, _want_active)
         for step in steps:
             step(draft, wanted, unit, snapshot.systemd)
     return draft
+
+
+def _stays_masked(wanted: Wanted, unit: Unit) -> bool:
+    """Whether the unit is masked, and not by us, and would have to be unmasked."""
+    unmask = wanted.unit_file != "masked" and (wanted.unit_file or wanted.active == "active")
+    return unit.unit_file == "masked" and bool(unmask) and not unit.masked_by_us
 
 
 def _want_active(draft: Draft, wanted: Wanted, unit: Unit, systemd: bool) -> None:
@@ -134,7 +164,13 @@ def _want_unit_file(draft: Draft, wanted: Wanted, unit: Unit, systemd: bool) -> 
         # static, indirect, generated, alias: something else pulls it in, there is nothing to enable.
         draft.cannot(key, f"the unit is {live}: it has no enablement of its own")
     else:
-        draft.want(key, "unit_file", wanted.name, live, wanted.unit_file, scope="persistent")
+        # systemctl makes and removes links; unmasking does not bring back those that were there before.
+        names = (wanted.name, *unit.also)
+        links = tuple(Place(f"unit_links:{name}", "unit_links", name) for name in names)
+        brings = {"": (f"unit_active:{wanted.name}",)}
+        draft.want(
+            key, "unit_file", wanted.name, live, wanted.unit_file, scope="persistent", touches=links, brings=brings
+        )
 
 
 def _missing(unit: Unit, wanted: Wanted, systemd: bool) -> str:
