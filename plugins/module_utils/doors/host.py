@@ -191,6 +191,14 @@ class Host:
     def uid(self) -> int:
         return os.geteuid()
 
+    def ids(self) -> tuple[int, int]:
+        """User and group of this process: those of the files that it keeps for itself."""
+        return os.geteuid(), os.getegid()
+
+    def utc(self) -> str:
+        """The time now, as file names have it."""
+        return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+
     def boot_id(self) -> str:
         """Identity of this boot (Documentation/admin-guide/sysctl/kernel.rst, random/boot_id)."""
         return self.text("/proc/sys/kernel/random/boot_id") or "unknown"
@@ -303,8 +311,11 @@ class Host:
     def save_json(self, path: str, data: Any) -> None:
         """Write JSON atomically and durably, readable by root alone, making its folder when missing."""
         os.makedirs(os.path.dirname(self.at(path)), mode=0o755, exist_ok=True)
-        uid, gid = os.geteuid(), os.getegid()
-        self.write_file(path, FileState(self.json_text(data), 0o600, uid, gid))
+        self.write_file(path, FileState(self.json_text(data), 0o600, *self.ids()))
+
+    def make_private_dir(self, path: str) -> None:
+        """Make a folder for root alone, where it is missing."""
+        os.makedirs(self.at(path), mode=0o700, exist_ok=True)
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[None]:

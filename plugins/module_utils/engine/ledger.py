@@ -197,6 +197,10 @@ class Ledger:
             if entry.also and owner in (entry.owner, *entry.also):
                 self._leave(owner, key, entry)
 
+    def has_notes(self) -> bool:
+        """Whether it remembers of this boot what is no entry: refusals, and what waits for a reboot."""
+        return bool(self._refused or self._waiting)
+
     def begin(self, owner: str, changes: Iterable[Change], touched: Iterable[tuple[Place, Value, str]]) -> None:
         """Journal everything a call is about to write; on disk when this returns. owner "": each keeps its own."""
         order = max([entry.order for entry in self.entries.values()], default=0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Callable
 
 from ..doors.host import Host
 from ..errors import RefusedError
@@ -61,6 +61,13 @@ class Record:
     def leave_alone(self, keys: Iterable[str]) -> None:
         """Keys that were taken back although their part is still wanted."""
         self.left_alone.update(keys)
+
+    def forget(self, means_owner: Callable[[str], bool]) -> None:
+        """Drop what owners want that are meant: each is asked for as owner/part."""
+        for owner, parts in self.wanted.items():
+            self.wanted[owner] = {part: said for part, said in parts.items() if not means_owner(f"{owner}/{part}")}
+        if not any(self.wanted.values()):
+            self.left_alone.clear()
 
     def parts(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Owner, part and the parameters to call it with. Raises RefusedError where there is nothing to rely on."""

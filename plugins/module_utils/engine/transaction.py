@@ -42,7 +42,8 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft) -> 
     try:
         _write_all(machine, changes, applied, written, draft.key_by_key)
         _settle(machine, applied, draft)
-        applied.actions += run_actions(machine.host, ledger.pending_actions)
+        done = run_actions(machine.host, ledger.pending_actions)
+        applied.actions = list(dict.fromkeys(applied.actions + done))
     except (OSError, ApplyError) as error:
         if not draft.key_by_key:
             raise _take_back(machine, changes, written, touched, earlier, error) from error
