@@ -62,12 +62,7 @@ class LinkedSystemd(FakeKernel):
         if verb == "daemon-reload":
             self.reload()
         elif verb == "show":
-            blocks = [
-                f"LoadState={'masked' if self.known.get(name) == 'masked' else 'loaded' if name in self.known else 'not-found'}\n"
-                f"UnitFileState={self.known.get(name, '')}\nActiveState={'active' if name in self.running else 'inactive'}"
-                for name in names
-            ]
-            return Completed(0, "\n\n".join(blocks), "")
+            return Completed(0, "\n\n".join(map(self._show, names)), "")
         elif verb == "is-enabled":
             return Completed(0, self.known.get(names[0], ""), "")
         elif verb == "is-active":
@@ -75,6 +70,12 @@ class LinkedSystemd(FakeKernel):
         else:
             return self._change(verb, names[0])
         return Completed(0, "", "")
+
+    def _show(self, name: str) -> str:
+        state = self.known.get(name, "")
+        load = "masked" if state == "masked" else "loaded" if name in self.known else "not-found"
+        active = "active" if name in self.running else "inactive"
+        return f"LoadState={load}\nUnitFileState={state}\nActiveState={active}"
 
     def _change(self, verb: str, name: str) -> Completed:
         text = self.text(f"{LIB}/{name}") or self.text(f"{ETC}/{name}") or ""

@@ -212,7 +212,7 @@ def _links(machine: Machine) -> list[tuple[str, str, tuple[str, ...]]]:
     """All such links: path, target, and the names that they stand for."""
     host = machine.host
     folders = [_UNITS, *(f"{_UNITS}/{name}" for name in host.names(_UNITS) if name.endswith(_WANTS))]
-    found = []
+    found: list[tuple[str, str, tuple[str, ...]]] = []
     for folder in folders:
         for name in host.names(folder):
             target = host.link(f"{folder}/{name}")

@@ -24,7 +24,7 @@ from .machine import Machine
 from .reboots import reboot_reasons
 from .record import PATH as RECORD
 from .record import Record
-from .releases import releases
+from .releases import judge
 from .transaction import apply, finish_actions
 
 Elsewhere = Collection[tuple[str, str]]  # places as (kind, address)
@@ -210,7 +210,7 @@ def _releases(owner: str, draft: Draft, machine: Machine, elsewhere: Elsewhere) 
         if key not in draft.covered and (entry.kind, entry.address) not in elsewhere
     }
     dropped = {key: entry for key, entry in dropped.items() if not entry.touched_by or entry.touched_by in dropped}
-    found = releases(machine, dropped, draft.changes)
+    found = judge(machine, dropped, draft.changes)
     for key in found.gone:
         draft.warnings.append(f"{key} is not managed any more and is gone from this machine; it is forgotten")
         machine.ledger.forget(key)

@@ -44,7 +44,7 @@ class Releases:
     stays: dict[str, str] = field(default_factory=dict)
 
 
-def releases(
+def judge(
     machine: Machine, entries: Mapping[str, Entry], ahead: Collection[Change] = (), force: bool = False
 ) -> Releases:
     """Judge the entries, the last written first. ahead: what the same call changes besides. force: what someone else

@@ -22,7 +22,7 @@ from .ledger import PATH
 from .machine import Machine
 from .plan import line, locked, result
 from .record import Record
-from .releases import releases
+from .releases import judge
 from .selection import Selection, Wish, select
 from .transaction import apply, finish_actions
 
@@ -60,7 +60,7 @@ def roll_back(wish: Wish, check_mode: bool, machine: Machine) -> dict[str, Any]:
             return _go_back(wish, plan, machine)
         except OSError as error:
             raise ApplyError(
-                f"tuning_rollback: {error.strerror or error}: {error.filename or PATH}; run it again when that is mended"
+                f"tuning_rollback: {error.strerror or error}: {error.filename or PATH}; mend that and run again"
             ) from error
 
 
@@ -70,7 +70,7 @@ def _plan(wish: Wish, machine: Machine) -> _Plan:
     draft = Draft(key_by_key=True, warnings=selection.unknown)
     if ledger.unreadable:
         draft.warnings.append(f"{PATH} can be read by root only: what was set is not known to this run")
-    found = releases(machine, selection.entries, force=wish.force)
+    found = judge(machine, selection.entries, force=wish.force)
     plan = _Plan(draft, found.changes, selection, {key: entry.owner for key, entry in ledger.entries.items()})
     draft.gone = {*found.back, *found.gone}
     for key in found.back:

@@ -126,9 +126,8 @@ def _unknown(ledger: Ledger, wish: Wish) -> list[str]:
         if name not in owners
     ]
     lines += [
-        f"keys: {glob!r} matches nothing that we changed; a key looks like {sorted(keys)[0]!r}"
+        f"keys: {glob!r} matches nothing that we changed; a key looks like {min(keys)!r}"
         for glob in wish.keys
         if not any(Wish(keys=(glob,)).means_key(key) for key in keys)
     ]
     return lines
-

@@ -37,8 +37,8 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft) -> 
     touched = _read_touched(machine, changes)
     earlier = set(ledger.pending_actions)
     ledger.begin(owner, changes, touched)
-    applied, written = Applied(), []
-    trouble: ApplyError | None = None
+    applied, trouble = Applied(), None
+    written: list[Change] = []
     try:
         _write_all(machine, changes, applied, written, draft.key_by_key)
         _settle(machine, applied, draft)
