@@ -155,7 +155,12 @@ class Ledger:
         causes = {entry.touched_by for entry in self.entries.values()}
         for place, value in holds:
             entry = self.entries.get(place.key)
-            if entry and entry.original == value and place.key not in causes and (entry.owner, entry.also) == (owner, []):
+            if (
+                entry
+                and entry.original == value
+                and place.key not in causes
+                and (entry.owner, entry.also) == (owner, [])
+            ):
                 self.forget(place.key)
 
     def owned_by(self, owner: str) -> Iterator[tuple[str, Entry]]:
@@ -199,7 +204,7 @@ class Ledger:
 
     def has_notes(self) -> bool:
         """Whether it remembers of this boot what is no entry: refusals, and what waits for a reboot."""
-        return bool(self._refused or self._waiting)
+        return bool(self._refused or self._waiting or self.reboots)
 
     def begin(self, owner: str, changes: Iterable[Change], touched: Iterable[tuple[Place, Value, str]]) -> None:
         """Journal everything a call is about to write; on disk when this returns. owner "": each keeps its own."""
@@ -231,7 +236,8 @@ class Ledger:
     def _note_reboot(self, change: Change, owner: str) -> None:
         place = change.place
         began = {"kind": place.kind, "address": place.address, "at_boot": change.before}
-        self.reboots[change.key] = {**self.reboots.get(change.key, began), "owner": owner}
+        known = self.reboots.get(change.key, began)
+        self.reboots[change.key] = {**known, "owner": owner or self.entries[change.key].owner}
 
     def _open(self, place: Place, before: Value, owner: str, scope: str, order: int) -> Entry:
         entry = self.entries.get(place.key)

@@ -63,7 +63,7 @@ def judge(
             found.gone.append(key)
         elif live is None and entry.kind not in ("file", "dir", "mount_point"):
             found.stays[key] = "it is not there now (its device, module or CPU is gone or offline)"
-        elif not _is_ours(machine, entry, live) and not force:
+        elif not _is_ours(entry, live) and not force:
             if _belongs_to_irqbalance(machine, entry):
                 found.gone.append(key)
             else:
@@ -96,15 +96,11 @@ def _went(machine: Machine, entry: Entry) -> bool:
     return entry.scope == "runtime" and (entry.kind in _GO_WITH_DEVICE or entry.boot_id != machine.ledger.boot_id)
 
 
-def _is_ours(machine: Machine, entry: Entry, live: Value) -> bool:
-    cause = machine.ledger.entries.get(entry.touched_by)
-    in_flight = bool(entry.intent or (cause is not None and cause.intent))
-    if entry.is_ours(live) or (cause is not None and cause.intent and entry.kind != "unit_links"):
-        return True  # what moves along with a write that was killed may have any value
-    if entry.kind == "unit_links" and in_flight:
-        known = {link for links in (entry.original, entry.ours, *entry.intent) for link in links or ()}
-        return cause is not None or known.issuperset(live)  # some of the links were made
-    return False
+def _is_ours(entry: Entry, live: Value) -> bool:
+    if entry.kind == "unit_links" and entry.intent and None not in entry.intent:
+        # A run that took them back was killed when it had made some of the links.
+        return {link for links in (entry.original, entry.ours, *entry.intent) for link in links or ()}.issuperset(live)
+    return entry.is_ours(live)
 
 
 def _belongs_to_irqbalance(machine: Machine, entry: Entry) -> bool:

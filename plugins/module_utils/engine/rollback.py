@@ -50,7 +50,7 @@ def roll_back(wish: Wish, check_mode: bool, machine: Machine) -> dict[str, Any]:
     if check_mode:
         plan = _plan(wish, machine)
         actions = machine.ledger.pending_actions.union(*(change.actions for change in plan.changes))
-        return _result(plan, due(machine.host, actions), [], plan.changes, plan.whole and _anything(machine))
+        return _result(machine, plan, due(machine.host, actions), [], plan.changes, plan.whole and _anything(machine))
     with locked(machine):
         machine.reload_ledger()
         plan = _plan(wish, machine)
@@ -146,13 +146,18 @@ def _go_back(wish: Wish, plan: _Plan, machine: Machine) -> dict[str, Any]:
     if not _anything(machine) and host.exists(PATH) and not ledger.has_notes():
         host.remove_file(PATH)
     plan.draft.skipped += skipped
-    return _result(plan, actions, skipped, changes, bool(archive))
+    return _result(machine, plan, actions, skipped, changes, bool(archive))
 
 
 def _result(
-    plan: _Plan, actions: list[str], skipped: list[dict[str, str]], changes: list[Change], archived: bool
+    machine: Machine,
+    plan: _Plan,
+    actions: list[str],
+    skipped: list[dict[str, str]],
+    changes: list[Change],
+    archived: bool,
 ) -> dict[str, Any]:
-    found = result(plan.draft, actions, skipped, changes)
+    found = result(machine, "", plan.draft, actions, skipped, changes)
     del found["expect"]
     for change in found["changes"]:
         change["owner"] = plan.owners[change["key"]]
