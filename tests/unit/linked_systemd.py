@@ -104,7 +104,8 @@ class LinkedSystemd(FakeKernel):
         if verb == "enable" and path not in self.links():
             self._link(path, f"{LIB}/{name}")
         elif verb == "disable":
-            for found in [found for found in self.links() if posixpath.basename(found) == name]:
+            links = self.links().items()
+            for found in [path for path, target in links if name in map(posixpath.basename, (path, target))]:
                 Path(self.at(found)).unlink()
                 folder = Path(self.at(found)).parent
                 if folder.name.endswith(".wants") and not list(folder.iterdir()):

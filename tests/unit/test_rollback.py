@@ -74,6 +74,7 @@ def kernel(tmp_path: Path) -> LinkedSystemd:
     kernel.unit("fstrim.timer", "timers.target", enabled=False, running=False)
     kernel.unit("apt-daily.timer", "timers.target")
     kernel.unit("ppd.service", "multi-user.target", also="ppd.socket")
+    os.symlink("/usr/lib/systemd/system/ppd.service", kernel.at(f"{ETC}/dbus-ppd.service"))  # an alias
     kernel.unit("ppd.socket", "sockets.target")
     return kernel
 
