@@ -99,7 +99,7 @@ class FakeKernel(Host):
     def which(self, name: str) -> str | None:
         return f"/usr/bin/{name}"
 
-    def run(self, argv: Any, timeout: float = 120) -> Completed:
+    def run(self, argv: Any, timeout: float = 120, text: str = "") -> Completed:
         line = " ".join(argv)
         if argv[0] in self.programs and line not in self.commands:
             return self.programs[argv[0]](self, list(argv[1:]))

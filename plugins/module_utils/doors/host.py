@@ -208,8 +208,8 @@ class Host:
     def which(self, name: str) -> str | None:
         return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
 
-    def run(self, argv: Sequence[str], timeout: float = 120) -> Completed:
-        """Run a command, in the C locale and with nothing on its input. Code 127: no such program."""
+    def run(self, argv: Sequence[str], timeout: float = 120, text: str = "") -> Completed:
+        """Run a command, in the C locale, with a text on its input. Code 127: no such program."""
         program = self.which(argv[0])
         if program is None:
             return Completed(127, "", f"{argv[0]}: not found")
@@ -219,7 +219,7 @@ class Host:
             done = subprocess.run(  # pylint: disable=ansible-bad-function
                 [program, *argv[1:]],
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                input=text,
                 capture_output=True,
                 timeout=timeout,
                 check=False,
