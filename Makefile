@@ -10,7 +10,7 @@ preview  := $(if $(filter 1 yes true,$(APPLY)),,--check --diff)
 export LC_ALL := C.UTF-8
 export PATH   := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help site test test-gpu bench lint docs lock setup clean
+.PHONY: help site test lab test-gpu bench lint docs lock setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -26,6 +26,10 @@ test: ## every suite this machine can run; SUITES="unit lint" picks some
 lint: ## the lint suite alone
 	@scripts/setup dev
 	@python scripts/run_tests.py lint
+
+lab: ## all proofs on a whole machine in QEMU; writes build/proof.json
+	@scripts/setup dev
+	@python scripts/run_tests.py lab
 
 test-gpu: ## read-only checks on a machine with a card
 	@scripts/setup dev

@@ -31,6 +31,12 @@ PACKAGES = {
     "haproxy": "haproxy",
     "curl": "curl",
     "openssl": "openssl",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "iasl": "acpica-tools",
+    "sfdisk": "fdisk",
+    "mke2fs": "e2fsprogs",
+    "make": "make",
 }
 
 

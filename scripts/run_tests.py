@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Run the test suites that this machine can run, and say which it cannot and why.
 
-    scripts/run_tests.py             all of them, two at a time
+    scripts/run_tests.py             all of them but the lab, two at a time
     scripts/run_tests.py unit lint   some of them
 
 Each suite prints one line; its output is in build/logs. The last line counts. The exit status is 0 only
@@ -31,6 +31,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai_i
 LOGS = ROOT / "build" / "logs"
 COLLECTION = "ansible_collections.ai_infra.workstation"
 SUITE_TIMEOUT = 25 * 60  # of one command
+LAB_TIMEOUT = 90 * 60  # of the whole lab
 NEWEST_LOCKED = 13  # the newest 3.x the lock files are tried with
 FAILURE_LINES = 50  # of each failed command; all of it is in the log
 
@@ -67,7 +68,11 @@ class Bench:
         }
 
     def run(
-        self, command: Sequence[str | Path], extra: Mapping[str, str] | None = None, cwd: Path = ROOT
+        self,
+        command: Sequence[str | Path],
+        extra: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        timeout: int = SUITE_TIMEOUT,
     ) -> tuple[int, str]:
         """Run a command with extra environment variables; return exit status and output."""
         try:
@@ -81,11 +86,11 @@ class Bench:
                 text=True,
                 errors="replace",
                 check=False,
-                timeout=SUITE_TIMEOUT,
+                timeout=timeout,
             )
             status, output = done.returncode, done.stdout
         except subprocess.TimeoutExpired as error:
-            status, output = 124, f"{error.stdout!r}\nstopped after {SUITE_TIMEOUT} s"
+            status, output = 124, f"{error.stdout!r}\nstopped after {timeout} s"
         text = f"$ {' '.join(map(str, command))}\n{output}\n[exit status {status}]\n"
         with self.log.open("a", encoding="utf-8") as log:
             log.write(text)
@@ -124,14 +129,14 @@ def docs(bench: Bench) -> Count:
     return bench.all_pass([["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."]])
 
 
-def pytest(bench: Bench, *places: str) -> Count:
+def pytest(bench: Bench, *places: str, workers: int = 2, timeout: int = SUITE_TIMEOUT) -> Count:
     """Run the tests of folders or files, on both cores."""
     present = [place for place in places if (ROOT / place).is_file() or any((ROOT / place).glob("**/test_*.py"))]
     if not present:
         raise NotRun(f"no tests in {' '.join(places)}")
     report = bench.log.with_suffix(".xml")
     report.unlink(missing_ok=True)
-    status = bench.run(["pytest", "-q", "-n", "2", f"--junit-xml={report}", *present])[0]
+    status = bench.run(["pytest", "-q", "-n", str(workers), f"--junit-xml={report}", *present], timeout=timeout)[0]
     if not report.exists():
         return Count(failed=1, note=f"pytest ended with status {status}")
     total = failed = skipped = 0
@@ -158,6 +163,17 @@ def gateway(bench: Bench) -> Count:
 
 def mutations(bench: Bench) -> Count:
     return pytest(bench, "tests/mutations")
+
+
+def smoke(bench: Bench) -> Count:
+    """The lab in small: one profile on a whole machine in QEMU."""
+    return pytest(bench, "tests/lab/test_smoke.py", workers=1)
+
+
+def lab(bench: Bench) -> Count:
+    """All that is proven on a whole machine. It writes build/proof.json."""
+    # One machine at a time: with its four CPUs it keeps two cores busy.
+    return pytest(bench, "tests/lab", workers=1, timeout=LAB_TIMEOUT)
 
 
 def sanity(bench: Bench) -> Count:
@@ -236,9 +252,15 @@ class Suite:
     run: Callable[[Bench], Count]
     # Keys of machine.PACKAGES, or "engine".
     needs: tuple[str, ...] = ()
+    # Whether it runs only when it is named: it takes too long for every change.
+    by_name: bool = False
 
 
 COMPILER = ("gcc", "/usr/include/stdio.h")
+VIRTUAL_MACHINES = (
+    *("qemu-system-x86_64", "qemu-img", "iasl", "sfdisk", "mke2fs", "mmdebstrap", machine.KEYRING, "ssh"),
+    *(*COMPILER, "make"),
+)
 TEST_HOSTS = ("dockerd", "docker", "iptables", "mmdebstrap", machine.KEYRING, "ssh", "engine")
 
 # Two lanes run side by side. Suites of one lane share something (caches, containers) and take turns.
@@ -251,8 +273,10 @@ LANES: tuple[dict[str, Suite], ...] = (
         "gateway": Suite(gateway, ("haproxy", "curl", "openssl")),
         "mutations": Suite(mutations, COMPILER),
         "molecule": Suite(molecule, TEST_HOSTS),
+        "lab": Suite(lab, VIRTUAL_MACHINES, by_name=True),
     },
     {
+        "smoke": Suite(smoke, VIRTUAL_MACHINES),
         "sanity": Suite(sanity, ("git",)),
         "newest": Suite(newest, ("git", *COMPILER)),
         "oldest": Suite(oldest),
@@ -308,7 +332,10 @@ def main(wanted: Sequence[str]) -> int:
     if unknown := [name for name in wanted if name not in known]:
         print(f"unknown suite {unknown[0]!r}: {', '.join(known)}", file=sys.stderr)
         return 2
-    lanes = [{name: suite for name, suite in lane.items() if not wanted or name in wanted} for lane in LANES]
+    lanes = [
+        {name: suite for name, suite in lane.items() if name in wanted or not (wanted or suite.by_name)}
+        for lane in LANES
+    ]
     LOGS.mkdir(parents=True, exist_ok=True)
     machine.link_pythons(ROOT / "build" / "pythons")
 

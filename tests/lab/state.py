@@ -1,0 +1,62 @@
+# Copyright: ai_infra.workstation contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The whole state of a machine, and what differs between two looks at it but for the noise of every boot.
+
+python tests/lab/state.py    reboot an untouched machine twice; print what differs and noise.txt does not name
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from fnmatch import translate
+from pathlib import Path
+
+from vm import BOOT_LIMIT, Vm
+
+HERE = Path(__file__).resolve().parent
+NOISE = HERE / "noise.txt"
+ABSENT = "<absent>"
+
+State = dict[str, str]
+
+
+def look(vm: Vm) -> State:
+    """All sysctls, files below /sys that our knobs are, /etc and /boot, units, the command line, the GPUs."""
+    vm.ssh("systemctl is-system-running --wait", check=False, timeout=BOOT_LIMIT)
+    found: State = json.loads(vm.python((HERE / "guest_state.py").read_text(encoding="utf-8"), timeout=180))
+    return found
+
+
+def noise() -> list[str]:
+    """Patterns of keys that move by themselves: one a line, the reason behind a number sign."""
+    lines = (line.partition("#")[0].strip() for line in NOISE.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str], patterns: Iterable[str] | None = None) -> State:
+    """What is not as before, by key; keys that match a pattern (those of noise.txt) are left out."""
+    quiet = re.compile("|".join(map(translate, noise() if patterns is None else patterns)) or r"(?!)")
+    return {
+        key: f"{before.get(key, ABSENT)[:200]!r} -> {after.get(key, ABSENT)[:200]!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, ABSENT) != after.get(key, ABSENT) and not quiet.match(key)
+    }
+
+
+def main() -> int:
+    with Vm() as vm:
+        seen = [look(vm)]
+        for _boot in range(2):
+            vm.reboot()
+            seen.append(look(vm))
+    for first, second in ((0, 1), (1, 2), (0, 2)):
+        for key, change in differences(seen[first], seen[second]).items():
+            print(f"{key}    {change}")  # noqa: T201 its result
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
