@@ -82,6 +82,7 @@ class Controller:
     def __init__(self, vm: Vm, folder: Path) -> None:
         self.vm = vm
         self.folder = folder
+        self.variables: dict[str, Any] = {}  # of the host, in every play
         folder.mkdir(parents=True, exist_ok=True)
 
     def play(
@@ -116,6 +117,7 @@ class Controller:
             "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_ssh_common_args": " ".join(self.vm.ssh_options()),
+            **self.variables,
             **variables,
         }
         path = self.folder / "hosts.json"
