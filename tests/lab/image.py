@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,12 +26,13 @@ sys.path.insert(0, str(HERE.parent / "fake_nvml"))
 import fake_nvml  # noqa: E402
 
 SUITE = "bookworm"
-CARDS = ("rtx5090",)
+CARDS = ("rtx5090", "a100")
 STAND_IN = "/opt/nvidia-stand-in"
 STAND_IN_STATE = "/var/lib/nvidia-stand-in"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 ROOT_UUID = "6b1c57a6-5d0f-4f0b-8a3c-1ab0f0c0ffee"
 DISK_GIB = 8
+WEEK = 7 * 24 * 3600  # seconds
 START_OF_ROOT = 1 << 20  # bytes; the gap behind the boot sector is GRUB's
 
 PACKAGES = (
@@ -52,10 +54,13 @@ _MASKED = (
     *("e2scrub_reap.service", "getty@tty1.service", "systemd-networkd-wait-online.service"),
     *("systemd-tmpfiles-clean.timer", "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service"),
 )
-# What only a running system can do: a swap file without holes, GRUB's own menu.
+# What only a running system can do: a disk for models, a swap file without holes, GRUB's own menu.
 FIRST_BOOT = (
+    "mkfs.ext4 -q -L ai-data /dev/vdb && mkdir -p /mnt/ai-data",
+    "echo 'LABEL=ai-data /mnt/ai-data ext4 defaults,nofail 0 2' >> /etc/fstab",
     "fallocate -l 64M /swapfile && chmod 600 /swapfile && mkswap -q /swapfile",
-    "echo '/swapfile none swap sw 0 0' >> /etc/fstab && systemctl daemon-reload && systemctl start swap.target",
+    "echo '/swapfile none swap sw 0 0' >> /etc/fstab && systemctl daemon-reload",
+    "systemctl start swap.target local-fs.target",
     "grub-install /dev/vda && update-grub",
     "fstrim -a; sync",
 )
@@ -90,14 +95,24 @@ def run(*command: str | Path) -> str:
 def build() -> Path:
     """The folder with the image root.qcow2 and the SSH key of its root account."""
     place = cache() / f"image-{recipe()}"
-    if not place.exists():
+    if place.exists():
+        os.utime(place)
+    else:
         cache().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache(), prefix=".new-") as folder:
             fresh = Path(folder) / "image"
             fresh.mkdir()
             _make(fresh)
             fresh.rename(place)
+        _forget_old_ones()
     return place
+
+
+def _forget_old_ones() -> None:
+    """Images and machines that nobody has started for a week."""
+    for made in (*cache().glob("image-*"), *cache().glob("booted-*")):
+        if made.stat().st_mtime < time.time() - WEEK:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def _make(folder: Path) -> None:
@@ -187,7 +202,7 @@ def _configure(tree: Path, public_key: Path) -> None:
 
 
 def _put_stand_in(tree: Path) -> None:
-    """The driver's library with one RTX 5090. Its program runs at boot: what a reset forgets is forgotten then."""
+    """The driver's library with the cards. Its program runs at boot: what a reset forgets is forgotten then."""
     machine = fake_nvml.Machine(tree / STAND_IN_STATE.lstrip("/"), CARDS)
     machine.install(tree / "usr/lib/x86_64-linux-gnu", state_as_seen_there=STAND_IN_STATE)
     program = tree / STAND_IN.lstrip("/")

@@ -21,7 +21,11 @@ class Qmp:
     def __init__(self, path: Path, timeout: float = 120) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         self._stream = self._socket.makefile("rw", encoding="utf-8")
         self._answer()
         self("qmp_capabilities")

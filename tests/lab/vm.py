@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -319,6 +320,7 @@ def _frozen_machine() -> Path:
     qemu = image.run("qemu-system-x86_64", "--version").splitlines()[0]
     place = image.cache() / f"booted-{image.recipe(repr(WORKSTATION), json.dumps(_hardware_sources()), qemu)}"
     if place.exists():
+        os.utime(place)
         return place
     built = image.build()
     with tempfile.TemporaryDirectory(dir=image.cache(), prefix=".new-") as name:
