@@ -161,6 +161,11 @@ def gateway(bench: Bench) -> Count:
     return pytest(bench, "tests/gateway")
 
 
+def images(bench: Bench) -> Count:
+    # Its tests share two images and what runs of them.
+    return pytest(bench, "tests/images", workers=0)
+
+
 def mutations(bench: Bench) -> Count:
     return pytest(bench, "tests/mutations")
 
@@ -273,6 +278,7 @@ LANES: tuple[dict[str, Suite], ...] = (
         "gateway": Suite(gateway, ("haproxy", "curl", "openssl")),
         "mutations": Suite(mutations, COMPILER),
         "molecule": Suite(molecule, TEST_HOSTS),
+        "images": Suite(images, ("openssl", *TEST_HOSTS)),
         "lab": Suite(lab, VIRTUAL_MACHINES, by_name=True),
     },
     {

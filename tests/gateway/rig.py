@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ansible_collections.ai_infra.workstation.plugins.plugin_utils.gateway impor
 
 HERE = Path(__file__).resolve().parent
 LIMIT_S = 20
+CLIENTS = 20
 
 
 def free_port() -> int:
@@ -186,3 +189,31 @@ def gateway(folder: Path, endpoints: list[dict[str, Any]], **options: Any) -> It
 def endpoint(engine: Engine, *models: str, kind: str = "llama.cpp", **more: Any) -> dict[str, Any]:
     address = f"127.0.0.1:{engine.port}"
     return {"name": engine.name, "address": address, "kind": kind, "models": list(models or ("m",)), **more}
+
+
+class Load:
+    """Clients that ask without a pause until told to end."""
+
+    def __init__(
+        self, port: int, clients: int = CLIENTS, headers: dict[str, str] | None = None, **content: Any
+    ) -> None:
+        self.port, self.content, self.headers = port, chat(**content), headers or {}
+        self.replies: list[Reply] = []
+        self.over = threading.Event()
+        self.pool = ThreadPoolExecutor(clients)
+        self.clients = [self.pool.submit(self._client) for _client in range(clients)]
+
+    def _client(self) -> None:
+        while not self.over.is_set():
+            self.replies.append(ask(self.port, content=self.content, **self.headers))
+
+    def until_more(self, count: int) -> None:
+        wanted = len(self.replies) + count
+        until(lambda: len(self.replies) >= wanted, f"{count} more answers")
+
+    def end(self) -> list[Reply]:
+        self.over.set()
+        for client in self.clients:
+            client.result()
+        self.pool.shutdown()
+        return self.replies

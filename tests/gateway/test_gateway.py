@@ -8,16 +8,13 @@ import http.client
 import itertools
 import json
 import subprocess
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.gateway.keys import keys_file
-from rig import Engine, ask, chat, endpoint, gateway, running, until
+from rig import CLIENTS, Engine, Load, ask, chat, endpoint, gateway, running, until
 
-CLIENTS = 20
 KEYS = {"ann": "sk-ann-0123456789abcdef", "ci": "sk-ci-0123456789abcdef"}
 
 
@@ -234,31 +231,6 @@ def test_no_engine_is_said_at_once_with_a_time_to_come_again(tmp_path) -> None:
         assert (found.status, found.json["error"]["code"], found.headers["retry-after"]) == (503, "no_engine", "2")
         a.start()
         until(lambda: ask(door.port, content=chat()).status == 200, "a is back by itself")
-
-
-class Load:
-    """Clients that ask without a pause until told to end."""
-
-    def __init__(self, port: int, clients: int = CLIENTS, **content: object) -> None:
-        self.port, self.content = port, chat(**content)
-        self.replies, self.over = [], threading.Event()
-        self.pool = ThreadPoolExecutor(clients)
-        self.clients = [self.pool.submit(self._client) for _client in range(clients)]
-
-    def _client(self) -> None:
-        while not self.over.is_set():
-            self.replies.append(ask(self.port, content=self.content))
-
-    def until_more(self, count: int) -> None:
-        wanted = len(self.replies) + count
-        until(lambda: len(self.replies) >= wanted, f"{count} more answers")
-
-    def end(self) -> list:
-        self.over.set()
-        for client in self.clients:
-            client.result()
-        self.pool.shutdown()
-        return self.replies
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -12,8 +12,7 @@ import pytest
 from ansible_collections.ai_infra.workstation.plugins.module_utils import gateway_admin
 from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.haproxy import AdminSocket
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import InputError, RefusedError
-from rig import Engine, Gateway, ask, chat, endpoint, gateway, running, until
-from test_gateway import Load
+from rig import Engine, Gateway, Load, ask, chat, endpoint, gateway, running, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
