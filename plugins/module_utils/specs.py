@@ -194,6 +194,10 @@ SPECS: dict[str, dict[str, Any]] = {
         },
         "require_gpu": {"type": "bool", "default": True},
     },
+    "boot_unit": {
+        "enabled": {"type": "bool", "default": False},
+        "only_join": {"type": "bool", "default": False},
+    },
 }
 
 # firmware_report, a report and no state.

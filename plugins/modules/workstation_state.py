@@ -53,6 +53,9 @@ options:
   nvidia_gpu_state:
     description: The options of M(ai_infra.workstation.nvidia_gpu_state), without C(owner) and C(expect).
     type: dict
+  boot_unit:
+    description: The options of M(ai_infra.workstation.boot_unit), without C(owner) and C(expect).
+    type: dict
   pynvml:
     description: Internal. The controller's nvidia-ml-py, set by the action plugin.
     type: str
@@ -83,6 +86,7 @@ seealso:
   - module: ai_infra.workstation.unit_state
   - module: ai_infra.workstation.kernel_command_line
   - module: ai_infra.workstation.nvidia_gpu_state
+  - module: ai_infra.workstation.boot_unit
 author:
   - ai_infra.workstation contributors (@ai-infra)
 """
@@ -165,6 +169,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ..module_utils.doors.host import Host
 from ..module_utils.doors.nvml import open_nvml
+from ..module_utils.doors.nvml_binding import carried
 from ..module_utils.engine.door import leave
 from ..module_utils.engine.machine import Machine
 from ..module_utils.engine.parts import converge_parts
@@ -175,6 +180,7 @@ if TYPE_CHECKING:
     # What is named here travels with the call; it is imported where a call has that part.
     from ..module_utils.subjects import (  # noqa: F401
         block_device_settings,
+        boot_unit,
         cpu_governor,
         hugepages,
         irq_affinity,
@@ -230,7 +236,8 @@ def main() -> None:
                     {**params, "owner": module.params["owner"], "expect": expect},
                 )
             )
-    machine = Machine(Host(), lambda: open_nvml(module.params["pynvml"]))
+    packed = module.params["pynvml"]
+    machine = Machine(Host(), lambda: open_nvml(packed), lambda: carried(packed))
     leave(module, machine, lambda machine: converge_parts(parts, module.check_mode, machine, problems))
 
 

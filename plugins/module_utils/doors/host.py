@@ -81,6 +81,10 @@ class Host:
         except OSError:
             return None
 
+    def lines(self, path: str) -> list[str]:
+        """Lines of a text file, the first one first; none where it cannot be read."""
+        return (self.raw(path) or b"").decode("utf-8", "surrogateescape").splitlines()
+
     def number(self, path: str) -> int | None:
         """Content as a decimal number; None where there is none."""
         text = self.text(path)

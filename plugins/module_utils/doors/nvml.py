@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .host import Host
 from .nvml_binding import (
     FATAL,
     FUNCTION_NOT_FOUND,
@@ -254,3 +255,14 @@ def open_nvml(source: str | None = None) -> Nvml:
     except NvmlError as error:
         nvml.state, nvml.reason = INIT_STATES.get(error.code, "unknown"), str(error.strerror)
     return nvml
+
+
+def open_present(host: Host, source: str | None = None) -> Nvml:
+    """open_nvml() without its side effect: it loads the driver where there is a GPU and no driver (nvidia-modprobe).
+
+    Nobody asked for that at boot: the GPU may be meant for a virtual machine, or its driver be under repair.
+    """
+    devices = (host.text(f"/sys/bus/pci/devices/{name}/vendor") for name in host.names("/sys/bus/pci/devices"))
+    if not host.is_dir("/sys/module/nvidia") and "0x10de" in devices:
+        return Nvml(None, "not_loaded", str(NvmlError(9, "nvmlInit").hint))
+    return open_nvml(source)

@@ -117,6 +117,16 @@ def pack(source: bytes) -> str:
     return base64.b64encode(zlib.compress(source, 9)).decode("ascii")
 
 
+def unpack(packed: str) -> bytes:
+    """The source that pack() was given. Raises ValueError or zlib.error for anything else."""
+    return zlib.decompress(base64.b64decode(packed, validate=True))
+
+
+def carried(packed: str | None) -> bytes | None:
+    """The source that came with the call; None where none did."""
+    return unpack(packed) if packed else None
+
+
 def load(packed: str | None) -> Any:
     """The pynvml module: from the text that came with the call, else an installed one."""
     if not packed:
@@ -133,8 +143,7 @@ def load(packed: str | None) -> Any:
     module = types.ModuleType(name)
     sys.modules[name] = module  # pynvml looks itself up there while it starts
     try:
-        text = zlib.decompress(base64.b64decode(packed, validate=True))
-        exec(compile(text, "pynvml.py sent with the call", "exec"), module.__dict__)  # noqa: S102 -- the controller's own nvidia-ml-py
+        exec(compile(unpack(packed), "pynvml.py sent with the call", "exec"), module.__dict__)  # noqa: S102 -- the controller's own nvidia-ml-py
     except (ValueError, zlib.error, SyntaxError, ImportError, AttributeError, NameError) as error:
         del sys.modules[name]
         raise NoBindingError(f"the nvidia-ml-py that came with this call cannot be loaded ({error})") from None

@@ -102,6 +102,7 @@ class Draft:
     is not asked about them.
     `holds`: what is as wanted already and must still be so where a change moves its neighbours.
     `key_by_key`: each change stands for itself: what cannot be written is skipped with the reason, and the others stay.
+    `shared`: what is wanted follows from our code alone: any of its owners brings it up to date, for all of them.
     """
 
     optional: frozenset[str] = frozenset()
@@ -119,6 +120,7 @@ class Draft:
     gone: set[str] = field(default_factory=set)
     holds: list[tuple[Place, Value]] = field(default_factory=list)
     key_by_key: bool = False
+    shared: bool = False
 
     def want(self, key: str, kind: str, address: str, before: Value, after: Value, **more: Any) -> None:
         """State the wanted value of one key; it becomes a change only where it differs."""

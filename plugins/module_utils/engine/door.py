@@ -12,11 +12,11 @@ from .machine import Machine
 from .plan import Subject, converge
 
 
-def run(module: Any, subject: Subject, open_driver: Any = None) -> None:
+def run(module: Any, subject: Subject, open_driver: Any = None, binding: Any = lambda: None) -> None:
     """Run a subject for an AnsibleModule (taken as it is: this tree imports nothing of Ansible)."""
     leave(
         module,
-        Machine(Host(), open_driver),
+        Machine(Host(), open_driver, binding),
         lambda machine: converge(subject, module.params, module.check_mode, machine),
     )
 

@@ -18,6 +18,7 @@ undoing and verifying are derived from the pair and written once, in transaction
     unit_links   the symbolic links by which a unit is enabled, aliased or masked, each as "path -> target"
     unit_active  active or inactive
     module       a kernel module: loaded or absent
+    program      the executable file of program.py, by a hash of what is inside; None: absent
     nvml         one property of one GPU, address UUID/property (doors/nvml.py)
 """
 
@@ -28,6 +29,7 @@ from typing import Callable
 
 from ..doors.host import FileState, Host
 from ..values import cpu_list, cpu_mask, cpus, mount_text, print_cpu_mask, selected, words
+from . import program
 from .change import Place, Value
 from .interrupts import interrupts
 from .machine import Machine
@@ -303,6 +305,7 @@ _KINDS: dict[str, tuple[_Reader, _Writer]] = {
     "unit_links": (_read_unit_links, _write_unit_links),
     "unit_active": (_read_unit_active, _write_unit_active),
     "module": (_read_module, _write_module),
+    "program": (program.read, program.write),
     "nvml": (_read_nvml, _write_nvml),
 }
 

@@ -206,15 +206,25 @@ class Ledger:
         """Whether it remembers of this boot what is no entry: refusals, and what waits for a reboot."""
         return bool(self._refused or self._waiting or self.reboots)
 
-    def begin(self, owner: str, changes: Iterable[Change], touched: Iterable[tuple[Place, Value, str]]) -> None:
-        """Journal everything a call is about to write; on disk when this returns. owner "": each keeps its own."""
+    def begin(
+        self,
+        owner: str,
+        changes: Iterable[Change],
+        touched: Iterable[tuple[Place, Value, str]],
+        joins: bool = False,
+    ) -> None:
+        """Journal everything a call is about to write; on disk when this returns.
+
+        owner "": each key keeps its own. joins: the owner stands beside those who want the same, instead of taking
+        their keys over.
+        """
         order = max([entry.order for entry in self.entries.values()], default=0)
         for change in changes:
             order += 1
             known = self.entries.get(change.key)
             # A release that is killed is planned once more: in the same order, not in the one it was written in.
             kept = known if change.release or not owner else None
-            entry = self._open(change.place, change.before, owner, change.scope, kept.order if kept else order)
+            entry = self._open(change.place, change.before, owner, change.scope, kept.order if kept else order, joins)
             if known is None and change.original is not None:
                 entry.original = change.original
             entry.intent = [*entry.intent, change.after]
@@ -229,7 +239,7 @@ class Ledger:
             if known and not known.touched_by:
                 continue  # someone manages it by name: it stays his to take back
             order += 1
-            entry = self._open(place, before, owner, "runtime", order)
+            entry = self._open(place, before, owner, "runtime", order, joins)
             entry.touched_by, entry.intent = cause, [None]
         self.save()
 
@@ -239,8 +249,9 @@ class Ledger:
         known = self.reboots.get(change.key, began)
         self.reboots[change.key] = {**known, "owner": owner or self.entries[change.key].owner}
 
-    def _open(self, place: Place, before: Value, owner: str, scope: str, order: int) -> Entry:
+    def _open(self, place: Place, before: Value, owner: str, scope: str, order: int, joins: bool) -> Entry:
         entry = self.entries.get(place.key)
+        known = entry is not None
         if entry is None:
             entry = Entry(place.kind, place.address, owner, scope, before, self.boot_id, before)
             self.entries[place.key] = entry
@@ -248,6 +259,9 @@ class Ledger:
             if not entry.is_ours(before):
                 entry.original = before
             entry.boot_id, entry.intent = self.boot_id, []
+        if known and joins:
+            self._join(owner, entry)
+            return entry
         entry.order = order
         if owner:
             entry.owner, entry.also = owner, []

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Protocol
 
-from ..doors.host import Host
+from ..doors.host import FileState, Host
 from .ledger import Ledger
 
 
@@ -21,15 +21,26 @@ class Driver(Protocol):
 
 
 class Machine:
-    """One call's view of a machine: the host door, one NVML session, the ledger."""
+    """One call's view of a machine: the host door, one NVML session, the ledger.
 
-    def __init__(self, host: Host, open_driver: Callable[[], Any] | None = None) -> None:
+    `binding` gives the source of nvidia-ml-py as it came with the call, None where it did not.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        open_driver: Callable[[], Any] | None = None,
+        binding: Callable[[], bytes | None] = lambda: None,
+    ) -> None:
         self.host = host
         self._open_driver = open_driver
+        self.binding = binding
         self._driver: Any = None
         self._ledger: Ledger | None = None
         # What a call looks up once and may use again: interrupt numbers by device.
         self.memo: dict[str, Any] = {}
+        # Files that this call replaced and whose bytes the ledger does not hold, by value (program.py).
+        self.replaced: dict[str, FileState] = {}
 
     @property
     def ledger(self) -> Ledger:

@@ -52,7 +52,7 @@ def converge_parts(
     done = foretold[:first]
     with locked(machine):
         record(machine, [(subject.NAME, params, covered[subject.NAME]) for subject, params in parts[:first]])
-    for (subject, params), (_subject, said) in zip(_with_projections(parts[first:], dict(foretold)), parts[first:]):
+    for (subject, params), (_subject, said) in zip(with_projections(parts[first:], dict(foretold)), parts[first:]):
         machine.memo.clear()
         try:
             # What was expected was compared when all was planned; parts move each other's values.
@@ -70,7 +70,7 @@ def _predict(
     """What each part would come to, the places and the keys that each speaks about, and the parts that will fail."""
     drafts: list[tuple[Part, Draft]] = []
     for part in parts:
-        ((subject, params),) = _with_projections([part], {one.NAME: draft.report for (one, _params), draft in drafts})
+        ((subject, params),) = with_projections([part], {one.NAME: draft.report for (one, _params), draft in drafts})
         machine.memo.clear()
         with _noted(problems, subject):
             drafts.append(((subject, params), draft_of(subject, params, machine)))
@@ -139,7 +139,8 @@ def _others(spoken: Spoken, subject: Subject) -> set[tuple[str, str]]:
     return {place for name, places in spoken.items() if name != subject.NAME for place in places}
 
 
-def _with_projections(parts: Sequence[Part], foretold: Mapping[str, Mapping[str, Any]]) -> list[Part]:
+def with_projections(parts: Sequence[Part], foretold: Mapping[str, Mapping[str, Any]]) -> list[Part]:
+    """The parts, with what other parts foretell added to their parameters."""
     found: list[Part] = []
     for subject, params in parts:
         more = {

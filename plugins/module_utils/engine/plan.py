@@ -194,11 +194,13 @@ def _plan(
 def _of_others(owner: str, draft: Draft, machine: Machine) -> list[str]:
     """Files that another owner has written and that this call would write otherwise: each would undo the other."""
     entries = [(change, machine.ledger.entries.get(change.key)) for change in draft.changes if not change.release]
+    family = owner.rpartition("/")[2]
     return [
         f"{change.key}: written for owner {entry.owner.partition('/')[0]} ({entry.owner}), and this call, for {owner}, "
         "wants another text; ask for both in one place, take another name, or let that owner give it back first"
         for change, entry in entries
         if entry and entry.kind == "file" and entry.owner != owner and change.before != entry.original
+        if not (draft.shared and entry.owner.endswith(f"/{family}"))
     ]
 
 

@@ -27,29 +27,32 @@ class Applied:
     actions: list[str] = field(default_factory=list)
 
 
-def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft) -> Applied:
+def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft, again: bool = False) -> Applied:
     """Write the changes of a draft and its releases in order. Raises ApplyError after putting them back.
 
     A draft whose keys stand each for itself is never put back: what cannot be written is skipped.
+    again: what was lost is brought back. Nobody's keys change hands, and what an unfinished run left to do
+    (an image rebuild takes minutes) waits for the next run.
     """
     ledger = machine.ledger
     _clean_up(machine.host, changes)
     touched = _read_touched(machine, changes)
     earlier = set(ledger.pending_actions)
-    ledger.begin(owner, changes, touched)
+    put_off = earlier if again else set()
+    ledger.begin(owner, changes, touched, joins=again or draft.shared)
     applied, trouble = Applied(), None
     written: list[Change] = []
     try:
         _write_all(machine, changes, applied, written, draft.key_by_key)
         _settle(machine, applied, draft)
-        done = run_actions(machine.host, ledger.pending_actions)
+        done = run_actions(machine.host, ledger.pending_actions - put_off)
         applied.actions = list(dict.fromkeys(applied.actions + done))
     except (OSError, ApplyError) as error:
         if not draft.key_by_key:
             raise _take_back(machine, changes, written, touched, earlier, error) from error
         trouble = ApplyError(f"the values are as asked for, but {_words(error)}; mend that and run again")
     else:
-        ledger.pending_actions.clear()
+        ledger.pending_actions &= put_off
     for key in draft.gone:
         ledger.forget(key)
     try:

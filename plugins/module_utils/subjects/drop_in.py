@@ -107,7 +107,7 @@ def sysctl_overrides(machine: Machine, ours: str, wanted: Mapping[str, str]) -> 
     for name in sorted(files):
         if name <= posixpath.basename(ours):
             continue
-        for number, line in enumerate((machine.host.text(files[name]) or "").splitlines(), 1):
+        for number, line in enumerate(machine.host.lines(files[name]), 1):
             key, equals, value = line.partition("=")
             key = sysctl_name(key.strip().lstrip("-"))
             if equals and not key.startswith(("#", ";")) and key in wanted and words(value) != wanted[key]:

@@ -116,6 +116,7 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
         _before_units(draft)
         units = unit_state.decide(desired.units, snapshot.units)
         draft.changes += units.changes
+        draft.holds += units.holds
         draft.skipped += units.skipped
         draft.refusals += units.refusals
         draft.covered |= units.covered
