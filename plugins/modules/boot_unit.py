@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: boot_unit
 short_description: Bring back at boot what neither kernel nor driver keeps
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Governor, idle states, the placement of interrupts and the state of GPUs are forgotten at a reboot, some at a resume
     and when a driver is loaded. No file of the system can say them, because device numbers change and drivers load

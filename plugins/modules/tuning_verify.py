@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: tuning_verify
 short_description: Compare a machine with what it should be, and name who could have moved it
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Compares kernel and driver with what the modules of this collection last set, as recorded on the machine itself.
     No inventory is needed for that. C(ai-workstation verify) on the machine says the same.

@@ -12,6 +12,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import posixpath
+import re
 import zipfile
 from collections.abc import Mapping
 
@@ -28,24 +30,46 @@ _MARK = b"Written by ai_infra.workstation; changes here are lost. Undo: playbook
 _PACKAGE = "ai_workstation"
 _MAIN = f"from {_PACKAGE}.on_host.main import main\n\nraise SystemExit(main())\n"
 _MODE = 0o755
-# What serves other calls only: the same content must come from each call that writes the program.
-_ELSEWHERE = ("subjects/firmware_", "engine/door.py", "shapes.py")
-_FACTS = ("__init__", "owners", "reading", "storage", "writer_files", "writers")
+# Where it begins, and where all subjects are named; what these import is what is inside, whatever else came along.
+_ROOTS = ("on_host/main.py", "subjects/boot_unit.py")
+_IMPORT = re.compile(r"^\s*from (\.+)([\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
 def contents(machine: Machine) -> dict[str, bytes]:
     """The files inside, made of the code that runs now."""
-    sources = own_sources()
-    inside = {
-        f"{_PACKAGE}/{name}": text
-        for name, text in sources.items()
-        if not name.startswith(_ELSEWHERE) and (not name.startswith("facts/") or name[6:-3] in _FACTS)
-    }
+    inside = {f"{_PACKAGE}/{name}": text for name, text in _needed(own_sources()).items()}
     inside.update({f"{_PACKAGE}/__init__.py": b"", "__main__.py": _MAIN.encode()})
     binding = machine.binding() or own_binding()
     if binding:
         inside["pynvml.py"] = binding
     return inside
+
+
+def _needed(sources: Mapping[str, bytes]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    left = list(_ROOTS)
+    while left:
+        name = left.pop()
+        if name in found or name not in sources:
+            continue
+        found[name] = sources[name]
+        left += [f"{folder}/__init__.py" for folder in (posixpath.dirname(name),) if folder]
+        left += _imported(name, sources[name].decode())
+    return found
+
+
+def _imported(name: str, text: str) -> list[str]:
+    """Files that a file may import, also such that there are not: a name may be a module or something in one."""
+    found: list[str] = []
+    for dots, module, names in _IMPORT.findall(text):
+        folder = name
+        for _dot in dots:
+            folder = posixpath.dirname(folder)
+        base = posixpath.join(folder, *module.split("."))
+        found.append(f"{base}.py")
+        words = re.findall(r"\w+", re.sub(r"#.*", "", names))
+        found += [posixpath.join(base, f"{word}.py") for word in words]
+    return found
 
 
 def value_of(inside: Mapping[str, bytes], mode: int = _MODE) -> str:
