@@ -53,8 +53,7 @@ def _needed(sources: Mapping[str, bytes]) -> dict[str, bytes]:
         if name in found or name not in sources:
             continue
         found[name] = sources[name]
-        left += [f"{folder}/__init__.py" for folder in (posixpath.dirname(name),) if folder]
-        left += _imported(name, sources[name].decode())
+        left += [posixpath.join(posixpath.dirname(name), "__init__.py"), *_imported(name, sources[name].decode())]
     return found
 
 
