@@ -13,7 +13,7 @@ export PATH   := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: help site test lab test-gpu bench lint docs lock setup clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile scripts/consumer.mk | expand -t 24
 
 site: ## preview HOST=localhost; APPLY=1 makes it so
 	@scripts/setup
@@ -52,3 +52,5 @@ lock: ## renew requirements/*.lock from pyproject.toml
 
 clean: ## remove what set-up and tests made in the checkout
 	rm -rf .venv .venv-newest .ansible .hypothesis build
+
+include scripts/consumer.mk
