@@ -9,6 +9,7 @@ Kept outside the checkout, one folder per recipe: what is below and in guest/ de
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shlex
@@ -16,8 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -94,25 +94,21 @@ def run(*command: str | Path) -> str:
 
 def build() -> Path:
     """The folder with the image root.qcow2 and the SSH key of its root account."""
-    place = cache() / f"image-{recipe()}"
-    if place.exists():
-        os.utime(place)
-    else:
-        cache().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache(), prefix=".new-") as folder:
-            fresh = Path(folder) / "image"
-            fresh.mkdir()
-            _make(fresh)
-            fresh.rename(place)
-        _forget_old_ones()
+    return once(cache() / f"image-{recipe()}", _make)
+
+
+def once(place: Path, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache, made when it is missing. Who comes second waits for the first."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / f".{place.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=cache(), prefix=".new-") as folder:
+                fresh = Path(folder) / "made"
+                fresh.mkdir()
+                make(fresh)
+                fresh.rename(place)
     return place
-
-
-def _forget_old_ones() -> None:
-    """Images and machines that nobody has started for a week."""
-    for made in (*cache().glob("image-*"), *cache().glob("booted-*")):
-        if made.stat().st_mtime < time.time() - WEEK:
-            shutil.rmtree(made, ignore_errors=True)
 
 
 def _make(folder: Path) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shlex
 import shutil
@@ -318,29 +317,24 @@ def _frozen_machine() -> Path:
     Its first boot lets GRUB's own programs write what they write on an installed system.
     """
     qemu = image.run("qemu-system-x86_64", "--version").splitlines()[0]
-    place = image.cache() / f"booted-{image.recipe(repr(WORKSTATION), json.dumps(_hardware_sources()), qemu)}"
-    if place.exists():
-        os.utime(place)
-        return place
+    made_of = image.recipe(repr(WORKSTATION), json.dumps(_hardware_sources()), qemu)
+    return image.once(image.cache() / f"booted-{made_of}", _boot_once)
+
+
+def _boot_once(fresh: Path) -> None:
     built = image.build()
-    with tempfile.TemporaryDirectory(dir=image.cache(), prefix=".new-") as name:
-        fresh = Path(name) / "booted"
-        fresh.mkdir()
-        first = Vm()
-        try:
-            shutil.copy(built / "root.qcow2", first.folder / "root.qcow2")
-            for disk in DISKS[1:]:
-                image.run("qemu-img", "create", "-q", "-f", "qcow2", first.folder / f"{disk}.qcow2", "4G")
-            first.boot()
-            first.ssh("systemctl is-system-running --wait", check=False, timeout=BOOT_LIMIT)
-            for command in image.FIRST_BOOT:
-                first.ssh(command, timeout=300)
-            first.freeze(fresh)
-        finally:
-            first.stop()
-        with contextlib.suppress(FileExistsError, OSError):  # somebody else was faster
-            fresh.rename(place)
-    return place
+    first = Vm()
+    try:
+        shutil.copy(built / "root.qcow2", first.folder / "root.qcow2")
+        for disk in DISKS[1:]:
+            image.run("qemu-img", "create", "-q", "-f", "qcow2", first.folder / f"{disk}.qcow2", "4G")
+        first.boot()
+        first.ssh("systemctl is-system-running --wait", check=False, timeout=BOOT_LIMIT)
+        for command in image.FIRST_BOOT:
+            first.ssh(command, timeout=300)
+        first.freeze(fresh)
+    finally:
+        first.stop()
 
 
 def _hardware_sources() -> Sequence[str]:
