@@ -33,7 +33,7 @@ options:
   socket:
     description: Path of the admin socket.
     type: path
-    default: /run/gateway/admin.sock
+    default: /var/lib/ai-workstation/gateway/admin.sock
 attributes:
   check_mode:
     description: Says what would change, and waits for nothing.
@@ -111,7 +111,7 @@ def main() -> None:
             "backend": {"type": "str"},
             "state": {"type": "str", "choices": list(gateway_admin.STATES)},
             "wait_seconds": {"type": "int", "default": 0},
-            "socket": {"type": "path", "default": "/run/gateway/admin.sock"},
+            "socket": {"type": "path", "default": "/var/lib/ai-workstation/gateway/admin.sock"},
         },
         required_together=[("backend", "state")],
         supports_check_mode=True,

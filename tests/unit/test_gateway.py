@@ -17,6 +17,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import
 from ansible_collections.ai_infra.workstation.plugins.module_utils.values import size
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.gateway import haproxy_config
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.gateway.endpoints import HEALTH
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.gateway.front import Member, gateway_service
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.gateway.keys import keys_file
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.gateway.options import Options
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GPU = {"name": "gpu", "address": "gpu:8080", "kind": "llama.cpp", "models": ["b", "a"]}
 VLLM = {"name": "vllm", "address": "[::1]:8000", "kind": "vllm", "models": ["b"]}
 OTHER = {"name": "other", "address": "10.0.0.7:80", "models": ["b", "org/c:q4"]}
+EVERYBODY = "0.0.0.0"  # noqa: S104
 KEY = "0123456789abcdef0123"
 
 
@@ -185,3 +187,49 @@ def test_wrong_keys_are_refused_without_telling_them(keys: Any, message: str) ->
         keys_file(keys)
     assert str(error.value).startswith(message)
     assert KEY not in str(error.value)
+
+
+# --- as a service of a stack -----------------------------------------------------------------------
+
+IMAGE = {"image": "ai-workstation/gateway:3.0", "local_image": True}
+MEMBERS = [Member("llama_gpu", "llama_cpp", 8080, "qwen", 4), Member("llama_cpu", "llama_cpp", 8080, "qwen")]
+
+
+def test_a_stack_gets_a_gateway_in_front_of_its_engines() -> None:
+    found = gateway_service({**IMAGE, "keys": "gateway_keys", "bind": EVERYBODY, "backups": ["llama_cpu"]}, MEMBERS)
+    text = found["files"]["/etc/haproxy/haproxy.cfg"]
+    assert "server llama_gpu llama_gpu:8080 maxconn 4\n" in backends(text)["pool.llama_cpu.llama_gpu"]
+    assert "server llama_cpu llama_cpu:8080 backup\n" in backends(text)["pool.llama_cpu.llama_gpu"]
+    assert "map(/run/secrets/gateway_keys)" in text
+    assert "stats socket /run/gateway/admin.sock" in text
+    assert (found["port"], found["bind"], found["secret_files"]) == (8080, EVERYBODY, ["gateway_keys"])
+    assert found["volumes"] == ["/var/lib/ai-workstation/gateway:/run/gateway:rw"]
+
+
+def test_an_engine_without_a_name_for_its_model_offers_its_own() -> None:
+    text = gateway_service(IMAGE, [Member("llama_cpu", "llama_cpp", 8080)])["files"]["/etc/haproxy/haproxy.cfg"]
+    assert '"id": "llama_cpu"' in text
+
+
+@pytest.mark.parametrize(
+    ("wish", "members", "message"),
+    [
+        ("x", MEMBERS, "service_stack_gateway: 'x' is not a dictionary"),
+        ({"prt": 1}, MEMBERS, "service_stack_gateway: 'prt' is not a field of it; did you mean port?"),
+        (IMAGE, [], "service_stack_gateway: no service of the stack speaks OpenAI's protocol"),
+        ({"bind": EVERYBODY}, MEMBERS, "service_stack_gateway: bind: '0.0.0.0' is open to other machines"),
+        ({"options": {"bind": "x"}}, MEMBERS, "service_stack_gateway: options: 'bind' is decided by the stack"),
+        ({"options": {"breaker": 1}}, MEMBERS, "gateway: 'breaker' is not a field of it"),
+        ({"backups": ["x"]}, MEMBERS, "service_stack_gateway: backups: 'x' is not one of llama_gpu, llama_cpu"),
+        (IMAGE, [Member("v", "vllm", 8000)], "service_stack_gateway: service v does not name its model"),
+        (
+            IMAGE,
+            [Member("v", "vllm", 8000, "m", key=True)],
+            "service_stack_gateway: service v has an api_key of its own",
+        ),
+    ],
+)
+def test_a_gateway_that_cannot_be_is_refused_in_one_line(wish: Any, members: list[Member], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        gateway_service(wish, members)
+    assert str(error.value).startswith(message)
