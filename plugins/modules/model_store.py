@@ -182,6 +182,11 @@ paths:
   returned: success
   type: dict
   sample: {smollm2-135m: [/mnt/ai-data/models/smollm2-135m/smollm2-135m-instruct-q8_0.gguf]}
+kept:
+  description: The models of the whole manifest that the boot units preload, lock and copy to huge pages.
+  returned: success
+  type: dict
+  sample: {preload: [smollm2-135m], lock: [], hugepages: []}
 adopted:
   description: Files that were there and are ours now.
   returned: success

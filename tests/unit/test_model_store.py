@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 
@@ -528,6 +530,26 @@ def test_killed_at_any_write_the_next_run_ends_the_work(tmp_path, site):
         assert box.partial() == []
         assert not box.call(*wishes)["changed"]
         assert box.report(verify=True)["broken"] == []
+
+
+def test_killed_for_real_in_the_middle_of_a_fetch_the_next_run_goes_on(box, site):
+    site.gate = threading.Event()
+    wish = model(site)
+    script = f"import pathlib, model_box; model_box.Box(pathlib.Path({box.root!r})).call({wish!r})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as process:
+        assert site.waiting.wait(60)
+        half = len(DATA) // 2
+        piece = box.path(".ai-workstation/partial")
+        while not any(path.stat().st_size == half for path in piece.glob("*.part")):
+            assert process.poll() is None
+        process.kill()
+    site.gate.set()
+    site.gate = None
+    assert box.tree() == {}
+    box.call(wish)
+    assert site.header("Range") == [None, f"bytes={half}-"]
+    assert box.tree() == {"a/a.gguf": DATA}
 
 
 def test_two_runs_take_turns_and_fetch_once(box, site):

@@ -150,31 +150,31 @@ def skipped(plan: Plan) -> list[dict[str, str]]:
 
 def diff(plan: Plan, path: str) -> dict[str, str]:
     """The manifest before and after, without what only the run can know (times, inodes, members of archives)."""
-    return {"before": _text(plan.before), "after": _text(_after(plan)), "before_header": path, "after_header": path}
+    return {"before": _text(plan.before), "after": _text(after(plan)), "before_header": path, "after_header": path}
 
 
-def _after(plan: Plan) -> Models:
-    """The models as they will be."""
-    after = dict(plan.before)
+def after(plan: Plan) -> Models:
+    """The models as they will be, with what is known of their files now."""
+    found = dict(plan.before)
     for gone in plan.removals:
-        after[gone.model] = after[gone.model].without(gone.path)
+        found[gone.model] = found[gone.model].without(gone.path)
     for name in plan.gone:
-        del after[name]
+        del found[name]
     for model in plan.models:
         if model.present:
-            after[model.name] = after.get(model.name, NOTHING).serving(**model.purpose())
+            found[model.name] = found.get(model.name, NOTHING).serving(**model.purpose())
     for name, step in plan.steps:
         wanted, expected = step.wanted, step.after or ""
         if wanted.unpack:
             archive = Archive(expected, wanted.origin)
-            after[name] = after[name].with_archive(wanted.path, archive, after[name].members(wanted.path))
+            found[name] = found[name].with_archive(wanted.path, archive, found[name].members(wanted.path))
             continue
         owner, old = _recorded(plan.before, name, wanted.path)
         source = wanted.origin or (old.source if old else "")
-        if owner != name and owner in after:
-            after[owner] = after[owner].without(wanted.path)
-        after[name] = after[name].with_file(wanted.path, Record(expected, 0, source, "", "", 0, 0))
-    return after
+        if owner != name and owner in found:
+            found[owner] = found[owner].without(wanted.path)
+        found[name] = found[name].with_file(wanted.path, Record(expected, 0, source, "", "", 0, 0))
+    return found
 
 
 def _text(models: Models) -> str:

@@ -29,6 +29,8 @@ from .unpack import unpack
 from .wishes import STATE_DIR, Model, parse_models
 
 _SHARE = re.compile(r"(\d{1,2})%")
+# What a path can have in a systemd unit without being quoted.
+_ROOT = re.compile(r"/[A-Za-z0-9._+:=@/-]+")
 _HIDDEN, _OPEN = 0o700, 0o755
 
 
@@ -47,7 +49,7 @@ class Call:
 
 def parse(params: Mapping[str, Any], host: Host, gid: int) -> Call:
     root = str(params["root"])
-    if not root.startswith("/") or posixpath.normpath(root) != root or root == "/":
+    if not _ROOT.fullmatch(root) or posixpath.normpath(root) != root:
         raise InputError(f"root: {root!r} is not a plain absolute path below /, like '/mnt/ai-data/models'")
     mode = str(params["mode"])
     if not re.fullmatch(r"0?[46][04][04]", mode):
@@ -93,12 +95,17 @@ def outcome(plan: Plan, call: Call, files: BigFiles) -> dict[str, Any]:
     adopted = [f"{call.root}/{step.wanted.path}" for _name, step in plan.steps if step.action == ADOPT]
     pinned = [step.wanted.path for _name, step in plan.steps if step.changes and not step.wanted.sha256]
     paths = {model.name: [f"{call.root}/{file.path}" for file in model.files] for model in plan.models if model.present}
+    entries = planning.after(plan)
+    kept = {
+        use: sorted(name for name, entry in entries.items() if entry.purpose()[use]) for use in NOTHING.purpose()
+    }
     return {
         "changed": plan.changed,
         "changes": changes,
         "skipped_keys": planning.skipped(plan),
         "diff": planning.diff(plan, f"{call.root}/{MANIFEST}"),
         "paths": paths,
+        "kept": kept,
         "adopted": adopted,
         "pinned": pinned,
         "warnings": list(_warnings(call, files)),
