@@ -106,7 +106,9 @@ class Downloads:
             with _open_local(url, offset, validator) as local:
                 yield local
             return
-        headers = {"Range": f"bytes={offset}-", **({"If-Range": validator} if validator else {})} if offset else {}
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        if offset and validator:
+            headers["If-Range"] = validator
         with self._ask(url, "GET", headers) as answer:
             yield _answer(url, answer, self._redirects.told_sha256)
 
