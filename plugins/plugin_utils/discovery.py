@@ -16,15 +16,15 @@ from .fields import boolean, known_fields, texts
 
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_FIELDS = ("name", "engine", "address", "port", "openai", "models", "gpu", "key")
+_FIELDS = ("name", "engine", "address", "port", "openai", "models", "gpu", "key", "tls")
 
 
 def discovery(services: Any, project: str, gateway: Any = None) -> dict[str, str]:
     """The texts of services.json and services.env, {"json": ..., "shell": ...}.
 
     A service: name, engine, address and port on the machine (null where it has none), openai (whether it speaks
-    OpenAI's protocol), models, gpu (whether it uses one), key (whether it wants one). gateway: the name of the service
-    that is the gateway.
+    OpenAI's protocol), models, gpu (whether it uses one), key (whether it wants one), tls.
+    gateway: the name of the service that is the gateway.
     """
     if not isinstance(services, Sequence) or isinstance(services, str):
         raise InputError(f"services: {services!r} is not a list of services")
@@ -56,7 +56,8 @@ def _service(where: str, entry: Any) -> dict[str, Any]:
     if "port" in known:
         # Who listens everywhere is reached here as well.
         address = str(known.get("address", "127.0.0.1")).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
-        url = f"http://{address}:{integer(f'{where}: port', known['port'], 1, 65535)}"
+        scheme = "https" if boolean(f"{where}: tls", known.get("tls", False)) else "http"
+        url = f"{scheme}://{address}:{integer(f'{where}: port', known['port'], 1, 65535)}"
     speaks = boolean(f"{where}: openai", known.get("openai", False))
     return {
         "name": name,

@@ -30,7 +30,7 @@ SERVICES: list[dict[str, Any]] = [
         "openai": True,
         "models": ["it's"],
     },
-    {"name": "gateway", "address": "10.0.0.7", "port": 8080, "openai": True, "key": True},
+    {"name": "gateway", "address": "10.0.0.7", "port": 8080, "openai": True, "key": True, "tls": True},
     {"name": "worker", "port": None},
 ]
 
@@ -38,7 +38,7 @@ SERVICES: list[dict[str, Any]] = [
 def test_json_and_shell_say_the_same() -> None:
     found = discovery(SERVICES, "ai-stack", "gateway")
     content = json.loads(found["json"])
-    assert content["gateway"] == {"url": "http://10.0.0.7:8080/v1", "key": True}
+    assert content["gateway"] == {"url": "https://10.0.0.7:8080/v1", "key": True}
     assert content["services"]["vllm-gpu"] == {
         "engine": "vllm", "url": "http://127.0.0.1:8005", "openai_url": "http://127.0.0.1:8005/v1",
         "models": ["a", "b"], "gpu": True, "key": True,
@@ -55,7 +55,7 @@ def test_json_and_shell_say_the_same() -> None:
         "gateway llama_cpu vllm-gpu worker",
         "vllm-gpu",
         "gateway llama_cpu worker",
-        "http://10.0.0.7:8080/v1",
+        "https://10.0.0.7:8080/v1",
         "http://127.0.0.1:8005/v1|a b|http://127.0.0.1:8001/v1|it's|",
     ]
 

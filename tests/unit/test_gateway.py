@@ -206,6 +206,13 @@ def test_a_stack_gets_a_gateway_in_front_of_its_engines() -> None:
     assert found["volumes"] == ["/var/lib/ai-workstation/gateway:/run/gateway:rw"]
 
 
+def test_a_gateway_with_a_certificate_speaks_tls() -> None:
+    found = gateway_service({**IMAGE, "certificate": "gateway_pem"}, MEMBERS)
+    assert "ssl crt /run/secrets/gateway_pem " in found["files"]["/etc/haproxy/haproxy.cfg"]
+    assert found["secret_files"] == ["gateway_pem"]
+    assert found["environment"] == {"GATEWAY_URL": "https://127.0.0.1:8080"}
+
+
 def test_an_engine_without_a_name_for_its_model_offers_its_own() -> None:
     text = gateway_service(IMAGE, [Member("llama_cpu", "llama_cpp", 8080)])["files"]["/etc/haproxy/haproxy.cfg"]
     assert '"id": "llama_cpu"' in text

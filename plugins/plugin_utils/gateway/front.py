@@ -21,9 +21,20 @@ CONFIG = "/etc/haproxy/haproxy.cfg"
 SOCKET_FOLDER = "/var/lib/ai-workstation/gateway"
 _INSIDE = "/run/gateway"
 _KINDS = {"llama_cpp": "llama.cpp", "vllm": "vllm"}
-_FIELDS = ("image", "local_image", "accept_tag", "port", "bind", "keys", "metrics_port", "options", "backups", "memory")
+_FIELDS = (
+    "image", "local_image", "accept_tag", "port", "bind", "keys", "certificate", "options", "backups", "memory",
+)  # fmt: skip
 # Decided by the stack.
-_FIXED = ("bind", "published_address", "metrics_bind", "admin_socket", "docker_dns", "keys_file", "log")
+_FIXED = (
+    "bind",
+    "published_address",
+    "metrics_bind",
+    "admin_socket",
+    "docker_dns",
+    "keys_file",
+    "tls_certificate",
+    "log",
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,8 @@ def gateway_service(wish: Any, members: Sequence[Member]) -> dict[str, Any]:
         raise InputError(f"{where}: no service of the stack speaks OpenAI's protocol; the gateway has nothing to do")
     options = known.get("options", {})
     if isinstance(options, Mapping) and (fixed := sorted(set(options) & set(_FIXED))):
-        raise InputError(f"{where}: options: {fixed[0]!r} is decided by the stack; use port, bind, metrics_port, keys")
-    bind, keys = str(known.get("bind", "127.0.0.1")), known.get("keys")
+        raise InputError(f"{where}: options: {fixed[0]!r} is decided by the stack; use port, bind, keys, certificate")
+    bind, keys, certificate = str(known.get("bind", "127.0.0.1")), known.get("keys"), known.get("certificate")
     if not loopback(bind) and not keys:
         raise InputError(
             f"{where}: bind: {bind!r} is open to other machines and there are no keys; name a secret in keys"
@@ -67,6 +78,7 @@ def gateway_service(wish: Any, members: Sequence[Member]) -> dict[str, Any]:
             "admin_socket": f"{_INSIDE}/admin.sock",
             "docker_dns": True,
             "keys_file": f"/run/secrets/{keys}" if keys else None,
+            "tls_certificate": f"/run/secrets/{certificate}" if certificate else None,
         },
     )
     return {
@@ -79,7 +91,8 @@ def gateway_service(wish: Any, members: Sequence[Member]) -> dict[str, Any]:
         "bind": bind,
         "container_port": PORT,
         "files": {CONFIG: text},
-        "secret_files": [keys] if keys else [],
+        "secret_files": [secret for secret in (keys, certificate) if secret],
+        "environment": {"GATEWAY_URL": f"{'https' if certificate else 'http'}://127.0.0.1:{PORT}"},
         "volumes": [f"{SOCKET_FOLDER}:{_INSIDE}:rw"],
         "memory": known.get("memory", "1G"),
         "health": {
