@@ -24,6 +24,7 @@ from fake_systemd import FakeSystemd
 
 PROGRAM = program.PATH
 SERVICE = "/etc/systemd/system/ai-workstation.service"
+LATER = "/etc/systemd/system/ai-workstation-later.service"
 WATCH = "/etc/systemd/system/ai-workstation.path"
 RULES = "/etc/udev/rules.d/90-ai-workstation-events.rules"
 
@@ -72,7 +73,7 @@ def test_it_goes_with_the_last_owner_to_the_byte(kernel: FakeSystemd) -> None:
     assert run(kernel, enabled=False)["changed"] is False
     assert kernel.exists(PROGRAM)
     run(kernel, owner="gpu_tuning", enabled=False)
-    assert [kernel.exists(path) for path in (PROGRAM, SERVICE, WATCH, RULES)] == [False] * 4
+    assert [kernel.exists(path) for path in (PROGRAM, SERVICE, LATER, WATCH, RULES)] == [False] * 5
     assert ledger(kernel) == {}
     assert "ai-workstation.path" not in kernel.units or kernel.units["ai-workstation.path"][1] == "inactive"
 

@@ -7,7 +7,8 @@ systemd.path(5), systemd.exec(5), systemd.special(7), udev(7).
 
 A driver that was bound leaves a flag in /run, and a path unit starts the service as long as the flag is there. The
 service takes the flag away before it looks at anything: what is bound while it works is a new flag, and so a new
-run. Ten events are one run or two, and none is lost.
+run. Ten events are one run or two, and none is lost. What was not there (a network card asks for its interrupts when
+it is brought up, and no event says so) is looked for again a few times.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 NAME = "boot_unit"
 
 _KEY = f"program:{program.PATH}"
-SERVICE, WATCH = "ai-workstation.service", "ai-workstation.path"
+SERVICE, WATCH, LATER = "ai-workstation.service", "ai-workstation.path", "ai-workstation-later.service"
 _UNITS = "/etc/systemd/system"
 _RULES = "/etc/udev/rules.d/90-ai-workstation-events.rules"
 _FLAG = "/run/ai-workstation.event"
@@ -61,6 +62,7 @@ After={_WRITERS}
 # A sleep target is reached when the machine is awake again.
 After={_SLEEP}
 Before=docker.service
+OnFailure={LATER}
 # Many drivers bound at once are no fault of this unit.
 StartLimitIntervalSec=0
 
@@ -88,6 +90,19 @@ SystemCallArchitectures=native
 WantedBy=multi-user.target {_SLEEP}
 """
 
+_LATER_TEXT = f"""\
+[Unit]
+Description=Another try of {SERVICE}
+# Not for ever: a GPU that is gone stays gone.
+StartLimitIntervalSec=600
+StartLimitBurst=5
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/sleep 10
+ExecStart=/usr/bin/touch {_FLAG}
+"""
+
 _WATCH_TEXT = f"""\
 [Unit]
 Description=Drivers that were bound, for {SERVICE}
@@ -108,6 +123,7 @@ _FILES = managed_files.parse(
     {
         "files": [
             {"path": f"{_UNITS}/{SERVICE}", "content": _SERVICE_TEXT, "actions": ["daemon-reload"]},
+            {"path": f"{_UNITS}/{LATER}", "content": _LATER_TEXT, "actions": ["daemon-reload"]},
             {"path": f"{_UNITS}/{WATCH}", "content": _WATCH_TEXT, "actions": ["daemon-reload"]},
             {"path": _RULES, "content": _RULES_TEXT, "actions": ["udev-reload"]},
         ],
