@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vm import Vm
+from remote import Remote
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "lab"
@@ -79,10 +79,11 @@ class Play:
 class Controller:
     """Runs playbooks of the checkout against one machine."""
 
-    def __init__(self, vm: Vm, folder: Path) -> None:
+    def __init__(self, vm: Remote, folder: Path) -> None:
         self.vm = vm
         self.folder = folder
         self.variables: dict[str, Any] = {}  # of the host, in every play
+        self.environment: dict[str, str] = {}  # of every ansible-playbook
         folder.mkdir(parents=True, exist_ok=True)
 
     def play(
@@ -147,6 +148,7 @@ class Running:
             "ANSIBLE_TIMEOUT": "60",
             "AI_INFRA_WORKSTATION_REPORT": str(self._report),
             "EVERY_RESULT": str(self._results),
+            **controller.environment,
         }
         self._started = time.monotonic()
         with self._log.open("wb") as log:

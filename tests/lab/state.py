@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import translate
 from pathlib import Path
 
+from remote import Remote
 from vm import BOOT_LIMIT, Vm
 
 HERE = Path(__file__).resolve().parent
@@ -23,7 +24,7 @@ ABSENT = "<absent>"
 State = dict[str, str]
 
 
-def look(vm: Vm) -> State:
+def look(vm: Remote) -> State:
     """All sysctls, files below /sys that our knobs are, /etc and /boot, units, the command line, the GPUs."""
     vm.ssh("systemctl is-system-running --wait", check=False, timeout=BOOT_LIMIT)
     found: State = json.loads(vm.python((HERE / "guest_state.py").read_text(encoding="utf-8"), timeout=180))

@@ -30,25 +30,19 @@ from typing import Self
 import image
 from hardware import DISKS, WORKSTATION, Hardware
 from qmp import Qmp
+from remote import MachineError, Remote
 
 BOOT_LIMIT = 240  # seconds from power to SSH; on emulated processors it takes 25 to 60
 DOWN_LIMIT = 120  # seconds from systemctl reboot to silence
 CLEAN = "clean"  # name of the snapshot
 
 
-class MachineError(AssertionError):
-    """The machine did not do what it was told, with the last lines of its console."""
-
-
-class Vm:
+class Vm(Remote):
     """One machine, and a folder with its disks for as long as it exists."""
 
     def __init__(self, hardware: Hardware = WORKSTATION) -> None:
         self.hardware = hardware
-        # A short path: the names of sockets are limited to 107 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="ai-lab-"))
-        self.port = 0
-        self._key = image.build() / "key"
+        super().__init__(Path(tempfile.mkdtemp(prefix="ai-lab-")), image.build() / "key")
         self._process: subprocess.Popen[bytes] | None = None
         self._qmp: Qmp | None = None
         self._saved = False
@@ -122,7 +116,7 @@ class Vm:
             if done.returncode == 0:
                 self._disconnect()
             time.sleep(0.3)
-        raise self._error("the machine did not come back from its reboot")
+        raise self.error("the machine did not come back from its reboot")
 
     def stop(self) -> None:
         """Power off and remove the disks."""
@@ -134,7 +128,7 @@ class Vm:
     def save(self) -> None:
         """Keep this very moment, for restore()."""
         if said := self._connected().human(f"savevm {CLEAN}").strip():
-            raise self._error(f"savevm: {said}")
+            raise self.error(f"savevm: {said}")
         self._saved = True
 
     def restore(self) -> None:
@@ -145,7 +139,7 @@ class Vm:
             self.save()
             return
         if said := self._connected().human(f"loadvm {CLEAN}").strip():
-            raise self._error(f"loadvm: {said}")
+            raise self.error(f"loadvm: {said}")
         self._control("cont")
         self.wait_for_ssh()
         self._set_clock()
@@ -165,48 +159,6 @@ class Vm:
 
     # --- work on it ---------------------------------------------------------------------------
 
-    def ssh_options(self) -> list[str]:
-        """Options for ssh, shared with Ansible: one connection serves all."""
-        return [
-            *("-i", str(self._key), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"),
-            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
-            *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=12"),
-            *("-o", "ControlMaster=auto", "-o", "ControlPersist=300", "-o", f"ControlPath={self.folder}/ssh"),
-        ]
-
-    def _ssh_command(self, command: str) -> list[str]:
-        return ["ssh", *self.ssh_options(), "-p", str(self.port), "root@127.0.0.1", command]
-
-    def try_ssh(self, command: str, text: str = "", timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """A shell command as root, its input given as text; how it ended. 255: no connection, 124: no end."""
-        try:
-            return subprocess.run(
-                self._ssh_command(command), input=text, capture_output=True, text=True, check=False, timeout=timeout
-            )
-        except subprocess.TimeoutExpired as error:
-            return subprocess.CompletedProcess(error.cmd, 124, str(error.stdout or ""), f"no end within {timeout:g} s")
-
-    def ssh(self, command: str, text: str = "", timeout: float = 120, check: bool = True) -> str:
-        """The output of a shell command as root; MachineError when it fails, unless check is False."""
-        done = self.try_ssh(command, text, timeout)
-        if check and done.returncode:
-            raise self._error(f"{command}: status {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
-
-    def start_ssh(self, command: str) -> subprocess.Popen[str]:
-        """A shell command that goes on beside the test."""
-        return subprocess.Popen(
-            self._ssh_command(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def python(self, program: str, *arguments: str, timeout: float = 120) -> str:
-        """The output of a Python program that runs in the machine."""
-        return self.ssh(shlex.join(["python3", "-", *arguments]), program, timeout)
-
     def await_true(self, command: str, limit: float = 60, pause: float = 0.2) -> None:
         """Wait until a shell command in the machine succeeds."""
         loop = f"until {command}; do sleep {pause}; done"
@@ -221,7 +173,7 @@ class Vm:
             unpack = self._ssh_command(f"mkdir -p {quoted} && tar -C {quoted} -xf -")
             done = subprocess.run(unpack, stdin=tar.stdout, capture_output=True, text=True, check=False, timeout=120)
         if done.returncode or tar.returncode:
-            raise self._error(f"cannot copy {source}: {done.stderr}")
+            raise self.error(f"cannot copy {source}: {done.stderr}")
 
     def boot_id(self) -> str:
         return self.ssh("cat /proc/sys/kernel/random/boot_id").strip()
@@ -253,11 +205,11 @@ class Vm:
             with contextlib.suppress(OSError):
                 self._qmp = Qmp(control)
             if time.monotonic() > deadline:
-                raise self._error("QEMU does not open its control socket")
+                raise self.error("QEMU does not open its control socket")
             time.sleep(0.02)
         found = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", self._qmp.human("info usernet"))
         if found is None:
-            raise self._error("QEMU forwards no port")
+            raise self.error("QEMU forwards no port")
         self.port = int(found[1])
 
     def wait_for_ssh(self, limit: float = BOOT_LIMIT) -> None:
@@ -266,7 +218,7 @@ class Vm:
         while self.try_ssh("true", timeout=30).returncode:
             self._alive()
             if time.monotonic() > deadline:
-                raise self._error(f"no SSH within {limit:g} s")
+                raise self.error(f"no SSH within {limit:g} s")
             time.sleep(0.3)
 
     def _set_clock(self) -> None:
@@ -274,7 +226,7 @@ class Vm:
 
     def _connected(self) -> Qmp:
         if self._qmp is None:
-            raise self._error("the machine is off")
+            raise self.error("the machine is off")
         return self._qmp
 
     def _control(self, command: str, **arguments: str) -> None:
@@ -301,10 +253,7 @@ class Vm:
 
     def _alive(self) -> None:
         if self._process is None or self._process.poll() is not None:
-            raise self._error(f"QEMU has ended: {(self.folder / 'qemu').read_text(encoding='utf-8')[-500:]}")
-
-    def _error(self, what: str) -> MachineError:
-        return MachineError(f"{what}\nits console ends with:\n{self.console()}")
+            raise self.error(f"QEMU has ended: {(self.folder / 'qemu').read_text(encoding='utf-8')[-500:]}")
 
 
 def _overlay(base: Path, overlay: Path) -> None:
