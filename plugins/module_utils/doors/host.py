@@ -181,6 +181,13 @@ class Host:
             content = handle.read().decode("utf-8", "surrogateescape")
         return FileState(content, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
+    def stat(self, path: str) -> os.stat_result | None:
+        """Mode, owner and size, links followed; None where nothing is there."""
+        try:
+            return os.stat(self.at(path))
+        except OSError:
+            return None
+
     def dir_mode(self, path: str) -> int | None:
         """The mode of a directory; None where there is none."""
         try:
@@ -300,6 +307,11 @@ class Host:
         self.before_write(path)
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(self.at(path))
+
+    def give(self, path: str, uid: int, gid: int) -> None:
+        """Make a file or folder belong to a user."""
+        self.before_write(path)
+        os.chown(self.at(path), uid, gid)
 
     def act(self, argv: Sequence[str], timeout: float = 600) -> Completed:
         """Run a command that changes the machine: a write point like any other."""
