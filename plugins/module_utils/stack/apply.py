@@ -39,6 +39,7 @@ class Change:
         self._lay_out(wanted, made)
         self._remove([one.service for one in steps if one.kind == "remove"], everything=network_changed)
         self.record.network = self.base.get("networks") or {}
+        self.record.caches = sorted({*self.record.caches, *(name for one in wanted for name in one.caches)})
         by_name = {one.name: one for one in wanted}
         todo = [one for one in steps if one.kind != "remove"]
         for place, step in enumerate(todo):
@@ -74,7 +75,6 @@ class Change:
     def _save(self) -> None:
         path = f"{self.directory}/state.json"
         before = self.host.raw(path)
-        self.record.volumes = {**self.record.volumes, **(self.base.get("volumes") or {})}
         if before is None or _json(before) != self.record.to_json():
             self.host.save_json(path, self.record.to_json())
 

@@ -98,9 +98,8 @@ def _absent(params: Mapping[str, Any], check: bool, change: Change, missing: str
     """Containers, network and files go; what people made stays, unless the call says otherwise."""
     containers = [] if missing else change.compose.containers()
     volumes = {} if missing else change.compose.volumes()
-    chosen = [name for name in sorted(volumes) if params["remove_volumes"] == "all"]
-    if params["remove_volumes"] == "caches":
-        chosen = [name for name in sorted(volumes) if name in params["caches"] or name.endswith("_cache")]
+    going = {"none": (), "caches": change.record.caches, "all": volumes}[params["remove_volumes"]]
+    chosen = sorted(set(volumes) & set(going))
     files = change.host.is_dir(change.directory)
     steps = [Step(one.service, "remove", "state is absent") for one in containers]
     changes = [_row(one, {}, {}) for one in steps]

@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 from ..doors.host import Host
 from ..errors import InputError, RefusedError
-from .model import IMAGE_LABEL, Content, Wanted
+from .model import FILES_LABEL, IMAGE_LABEL, Content, Wanted
 
 _GENERATED_BYTES = 32
 
@@ -106,6 +106,9 @@ def _pinned(definition: Mapping[str, Any], identity: str | None) -> dict[str, An
 def _wanted(service: Mapping[str, Any], definition: Mapping[str, Any], contents: Mapping[str, Content]) -> Wanted:
     name = str(service["name"])
     probe = service.get("probe")
+    if contents:
+        marks = " ".join(sorted(one.path.rpartition("/")[2] for one in contents.values()))
+        definition = {**definition, "labels": {**definition.get("labels", {}), FILES_LABEL: marks}}
     key = contents.get(f"{name}_{probe['secret']}") if probe and probe.get("secret") else None
     return Wanted(
         name=name,
@@ -115,6 +118,7 @@ def _wanted(service: Mapping[str, Any], definition: Mapping[str, Any], contents:
         secrets={source: one.path for source, one in sorted(contents.items()) if one.secret},
         health_seconds=int(service.get("health_seconds") or 0),
         models=tuple(service.get("models") or ()),
+        caches=tuple(service.get("caches") or ()),
         probe=probe,
         key_path=key.path if key else "",
     )

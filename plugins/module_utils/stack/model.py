@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 IMAGE_LABEL = "ai-workstation.image"
+# Compose does not count the paths of files and secrets into its hash of a service, so their marks stand in a label.
+FILES_LABEL = "ai-workstation.files"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Wanted:
     secrets: Mapping[str, str] = field(default_factory=dict)
     health_seconds: int = 0
     models: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
     probe: Mapping[str, Any] | None = None
     key_path: str = ""
 
@@ -57,15 +60,15 @@ class Step:
 
 @dataclass
 class Record:
-    """What was proven well, kept beside the compose file (state.json)."""
+    """What was proven well, kept beside the compose file (state.json). caches: volumes that hold nothing else."""
 
     network: Mapping[str, Any] = field(default_factory=dict)
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
-    volumes: dict[str, Any] = field(default_factory=dict)
+    caches: list[str] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
-        return cls(data.get("network") or {}, dict(data.get("services") or {}), dict(data.get("volumes") or {}))
+        return cls(data.get("network") or {}, dict(data.get("services") or {}), list(data.get("caches") or ()))
 
     def to_json(self) -> dict[str, Any]:
-        return {"network": dict(self.network), "services": self.services, "volumes": self.volumes}
+        return {"network": dict(self.network), "services": self.services, "caches": self.caches}
