@@ -1,6 +1,6 @@
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""ai_infra.workstation.render_stack: declared services as one compose file. Documentation: render_stack.yml beside it."""
+"""ai_infra.workstation.render_stack: services as one compose file. Documentation: render_stack.yml."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ options:
     default: present
   compose:
     description:
-      - The compose file as data. Without services, everything of the project is removed.
+      - The compose file as data.
       - Configuration files and secrets are added to it by this module.
     type: dict
     default: {}
@@ -124,7 +124,8 @@ options:
         type: int
         required: true
   secret_values:
-    description: The secrets. Each has one of O(secret_values[].value), O(secret_values[].file), O(secret_values[].generate).
+    description:
+      - The secrets. Each has one of O(secret_values[].value), O(secret_values[].file) and O(secret_values[].generate).
     type: list
     elements: dict
     default: []
@@ -143,6 +144,28 @@ options:
         description: Make one on the machine, once.
         type: bool
         default: false
+  units:
+    description:
+      - systemd units that belong to the stack. They are installed, enabled and started before the services, and removed
+        when a later call does not name them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the unit, with its suffix.
+        type: str
+        required: true
+      content:
+        description: The unit file. Its first line must be C(# Written by ai_infra.workstation).
+        type: str
+        required: true
+      program_path:
+        description: Where a program is installed for it.
+        type: path
+      program:
+        description: The text of that program.
+        type: str
   remove_volumes:
     description: Which volumes go with O(state=absent).
     type: str
@@ -192,21 +215,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: The services that were changed, or would be in check mode.
+  description: What was changed, or would be in check mode.
   returned: success
   type: list
   elements: dict
   contains:
     key:
-      description: The service.
+      description: The service, unit, volume or folder.
       type: str
       sample: service:llama_cpu
     before:
-      description: Image, CPU set, memory limit, ports and status as they were.
-      type: dict
+      description: Status, image, CPU set, memory limit and ports as they were.
+      type: str
+      sample: running, llama:1, CPUs 0-3, 8G, 127.0.0.1:8001:8080
     after:
       description: The same as it is wanted.
-      type: dict
+      type: str
     scope:
       description: Always V(persistent).
       type: str
@@ -218,7 +242,8 @@ changes:
       type: str
       sample: "recreate: changed: CPU set"
 services:
-  description: What each service needed, by name, with C(step) (create, recreate, start, prove, remove, keep) and C(reason).
+  description:
+    - What each service needed, by name, with C(step) (create, recreate, start, prove, remove, keep) and C(reason).
   returned: success
   type: dict
 skipped_keys:

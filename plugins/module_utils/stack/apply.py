@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 from ..doors.compose import Compose
 from ..doors.host import FileState, Host
 from ..errors import ApplyError
-from . import bring_up
+from . import bring_up, units
 from .desired import composed
 from .model import Content, Record, Step, Wanted
 from .yaml_text import dump
 
+# Which services the watch has stopped, and why (roles/service_stack/files/stack_watch.py).
+STOPPED = "stopped.json"
 FOLDERS = ("", "/files", "/secrets", "/generated")
 HEAD = "# Written by ai_infra.workstation (service_stack). Changes here are lost; declare services in the inventory.\n"
 
@@ -24,19 +27,35 @@ HEAD = "# Written by ai_infra.workstation (service_stack). Changes here are lost
 class Change:
     """One call that changes the stack. base: the rendered compose file, for its network and volumes."""
 
-    def __init__(self, host: Host, compose: Compose, directory: str, base: Mapping[str, Any], record: Record) -> None:
+    def __init__(
+        self,
+        host: Host,
+        compose: Compose,
+        directory: str,
+        base: Mapping[str, Any],
+        record: Record,
+        stopped: Mapping[str, str],
+    ) -> None:
         self.host = host
         self.compose = compose
         self.directory = directory
         self.base = base
         self.record = record
+        self.stopped = dict(stopped)
         self.done: list[str] = []
 
     def run(
-        self, steps: Sequence[Step], wanted: Sequence[Wanted], made: Mapping[str, str], *, network_changed: bool
+        self,
+        steps: Sequence[Step],
+        wanted: Sequence[Wanted],
+        unit_steps: Sequence[units.UnitStep],
+        made: Mapping[str, str],
+        *,
+        network_changed: bool,
     ) -> None:
         """Raises ApplyError naming what failed, what went back, and what was not tried."""
         self._lay_out(wanted, made)
+        self._install(unit_steps)
         self._remove([one.service for one in steps if one.kind == "remove"], everything=network_changed)
         self.record.network = self.base.get("networks") or {}
         self.record.caches = sorted({*self.record.caches, *(name for one in wanted for name in one.caches)})
@@ -75,8 +94,13 @@ class Change:
     def _save(self) -> None:
         path = f"{self.directory}/state.json"
         before = self.host.raw(path)
-        if before is None or _json(before) != self.record.to_json():
+        if before is None or json.loads(before) != self.record.to_json():
             self.host.save_json(path, self.record.to_json())
+        note = f"{self.directory}/{STOPPED}"
+        if self.stopped:
+            self.host.save_json(note, self.stopped)
+        elif self.host.exists(note):
+            self.host.remove_file(note)
 
     def _tidy(self) -> None:
         """Remove files and secrets that no service has any more."""
@@ -90,6 +114,13 @@ class Change:
             for name in self.host.names(f"{self.directory}/{folder}"):
                 if f"{self.directory}/{folder}/{name}" not in used:
                     self.host.remove_file(f"{self.directory}/{folder}/{name}")
+
+    def _install(self, unit_steps: Sequence[units.UnitStep]) -> None:
+        # Noted first: a run that is killed in between leaves nothing behind that nobody knows.
+        self.record.units = {one.unit.name: one.unit.program_path for one in unit_steps}
+        self._save()
+        units.apply(self.host, unit_steps)
+        self.record.units = {one.unit.name: one.unit.program_path for one in unit_steps if one.kind != "remove"}
 
     # -- services ----------------------------------------------------------------------------------
 
@@ -113,6 +144,7 @@ class Change:
         except bring_up.NotWellError as problem:
             raise self._failed(step, wanted, before, str(problem), rest) from problem
         self.record.services[step.service] = wanted.record
+        self.stopped.pop(step.service, None)
         self._save()
         if step.changes:
             self.done.append(step.service)
@@ -150,13 +182,12 @@ class Change:
 
     # -- taking all of it away -----------------------------------------------------------------------
 
-    def remove_all(self, volumes: Sequence[str]) -> None:
-        """Containers, network, the named volumes and our files; models, images and other volumes stay."""
-        self._remove([], everything=True)
-        self.compose.remove_volumes(volumes)
-        self.remove_files()
-
-    def remove_files(self) -> None:
+    def remove_all(self, unit_steps: Sequence[units.UnitStep], volumes: Sequence[str], *, engine: bool) -> None:
+        """Units, containers, network, the named volumes and our files; models, images and other volumes stay."""
+        units.apply(self.host, unit_steps)
+        if engine:
+            self._remove([], everything=True)
+            self.compose.remove_volumes(volumes)
         for folder in reversed(FOLDERS):
             place = self.directory + folder
             for name in self.host.names(place):
@@ -168,12 +199,3 @@ class Change:
 
 def _state(content: Content) -> FileState:
     return FileState(content.text, 0o400 if content.secret else 0o444, content.uid, content.gid)
-
-
-def _json(data: bytes) -> Any:
-    import json  # noqa: PLC0415 beside the one line that needs it
-
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None

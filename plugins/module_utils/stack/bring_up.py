@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from ..doors.compose import Compose, Container, last_line
+from ..values import print_size
 from .model import Wanted
 from .probe import Endpoint, ask
 
@@ -16,6 +17,7 @@ _PAUSE = 0.3
 # A container without a health check is well when it has run for so long and was never started again.
 _STEADY_SECONDS = 3.0
 _RESTARTS = 2
+_KILLED = 128 + 9  # exit status after SIGKILL
 _SPARE_SECONDS = 15  # the engine's own time beside the health check
 
 
@@ -42,7 +44,7 @@ def prove(compose: Compose, wanted: Wanted, since: float) -> None:
     steady = time.monotonic() + _STEADY_SECONDS
     while True:
         found = compose.container(wanted.name)
-        problem = _ended(compose, found, since)
+        problem = _ended(compose, wanted, found, since)
         if problem:
             raise NotWellError(problem + _said(compose, found))
         if found and found.running and (found.health == "healthy" or (not found.health and time.monotonic() > steady)):
@@ -64,22 +66,34 @@ def answer(compose: Compose, wanted: Wanted, ask_it: Callable[[Endpoint], Mappin
         raise NotWellError(f"{result['message']}{_said(compose, compose.container(wanted.name))}")
 
 
-def _ended(compose: Compose, found: Container | None, since: float) -> str:
+def _ended(compose: Compose, wanted: Wanted, found: Container | None, since: float) -> str:
     """Why there is nothing more to wait for; empty as long as there is."""
     if found is None:
         return "it has no container"
-    if found.status not in ("exited", "dead") and found.restarts < _RESTARTS and found.health != "unhealthy":
+    # While it waits to be started again its exit status is the last one; once it runs again it has none.
+    ended = found.status in ("exited", "dead") or (found.status == "restarting" and found.restarts >= _RESTARTS)
+    if not ended and found.health != "unhealthy":
         return ""
     if found.out_of_memory or compose.killed_for_memory(found.id, since):
-        return "the kernel ended it: it needs more than its memory limit"
+        return f"the kernel ended it: it needs more memory than its limit{_limit(wanted)}"
     if found.health == "unhealthy" and found.running:
         return "its health check fails"
+    if found.exit_code == _KILLED and _limit(wanted):
+        # Not every kernel and engine tells why.
+        return f"it was killed (exit status 137), most often for needing more than its memory limit{_limit(wanted)}"
     return f"its program ends by itself, exit status {found.exit_code}"
+
+
+def _limit(wanted: Wanted) -> str:
+    number = wanted.definition.get("mem_limit")
+    return f" of {print_size(number)}" if number else ""
 
 
 def _said(compose: Compose, found: Container | None) -> str:
     lines = compose.logs(found.id) if found else []
-    return f"; its last lines: {' | '.join(line.strip() for line in lines)}" if lines else ""
+    # A program that was started again says the same again.
+    once = dict.fromkeys(line.strip() for line in lines)
+    return f"; its last lines: {' | '.join(once)}" if once else ""
 
 
 def _engine_words(text: str) -> str:

@@ -11,12 +11,11 @@ from typing import Any
 from ..doors.compose import Compose, Container
 from ..doors.host import Host
 from ..errors import RefusedError
-from . import ground
-from .apply import Change
+from . import ground, report, units
+from .apply import STOPPED, Change
 from .decide import steps as decide
 from .desired import Secrets, composed, desired
 from .model import Record, Step, Wanted
-from .yaml_text import dump
 
 LOCK = "/run/lock/ai-workstation-stack.lock"
 AFTER_INSTALL = "after install"
@@ -24,159 +23,122 @@ AFTER_INSTALL = "after install"
 
 def converge(params: Mapping[str, Any], check: bool, host: Host) -> dict[str, Any]:
     """Bring the stack to what the parameters say. Raises WorkstationError with one line."""
-    directory, project = params["directory"].rstrip("/"), params["compose"].get("name") or params["project"]
-    compose = Compose(host, project, f"{directory}/compose.yml")
     if not host.is_root():
         raise RefusedError("service_stack needs root: it owns files below /var/lib and speaks to the container engine")
+    call = Call(params, host)
     if check:
-        return _call(params, True, host, compose, directory)
+        return call.run(apply=False)
     with host.lock(LOCK):
-        return _call(params, False, host, compose, directory)
+        return call.run(apply=True)
 
 
-def _call(params: Mapping[str, Any], check: bool, host: Host, compose: Compose, directory: str) -> dict[str, Any]:
-    record = _record(host, f"{directory}/state.json")
-    missing = compose.missing()
-    if params["state"] == "absent" or not params["compose"].get("services"):
-        return _absent(params, check, Change(host, compose, directory, {}, record), missing)
-    if missing and not check:
-        raise RefusedError(missing)
-    secrets = Secrets(host, directory, params["secret_values"])
-    wanted = desired(
-        host,
-        directory,
-        params["compose"],
-        params["services"],
-        params["files"],
-        params["secrets"],
-        secrets,
-        (lambda _name: None) if missing else compose.image,
-    )
-    containers = [] if missing else compose.containers()
-    base = {"networks": params["compose"].get("networks"), "volumes": params["compose"].get("volumes")}
-    later = [missing] if missing else _later(host, compose, wanted)
-    if later and not check:
-        raise RefusedError("; ".join(later))
-    if not missing:
-        _refuse(host, compose, wanted, containers, base["networks"] or {})
-    full = composed(compose.project, base, {one.name: one.record for one in wanted})
-    moved = bool(record.network) and record.network != base["networks"] and bool(containers)
-    hashes = {} if missing else compose.hashes(full)
-    steps = decide(wanted, containers, hashes, record, network_changed=moved)
-    result = _result(steps, wanted, record, containers, later, moved, base)
-    if check:
+class Call:
+    """The parameters of one call and the machine."""
+
+    def __init__(self, params: Mapping[str, Any], host: Host) -> None:
+        self.params = params
+        self.host = host
+        self.directory = params["directory"].rstrip("/")
+        self.rendered = params["compose"]
+        project = self.rendered.get("name") or params["project"]
+        self.compose = Compose(host, project, f"{self.directory}/compose.yml")
+        self.base = {"networks": self.rendered.get("networks") or {}, "volumes": self.rendered.get("volumes") or {}}
+
+    def run(self, *, apply: bool) -> dict[str, Any]:
+        record = Record.from_json(self._json("state.json"))
+        missing = self.compose.missing()
+        if self.params["state"] == "absent":
+            return self._absent(record, missing, apply=apply)
+        if missing and apply:
+            raise RefusedError(missing)
+        secrets = Secrets(self.host, self.directory, self.params["secret_values"])
+        wanted = self._wanted(secrets, missing)
+        containers = [] if missing else self.compose.containers()
+        later = [missing] if missing else [*ground.images(self.compose, wanted), *ground.models(self.host, wanted)]
+        problems = [] if missing else self._problems(wanted, containers)
+        if problems or (later and apply):
+            raise RefusedError("; ".join([*problems, *later]))
+        stopped = self._json(STOPPED)
+        moved = bool(record.network) and record.network != self.base["networks"] and bool(containers)
+        new = {one.name: one.record for one in wanted}
+        hashes = {} if missing else self.compose.hashes(composed(self.compose.project, self.base, new))
+        steps = decide(wanted, containers, hashes, record, stopped, network_changed=moved)
+        unit_steps = units.steps(self.host, units.parse(self.params["units"]), record.units)
+        result = self._result(steps, unit_steps, new, record, containers, moved)
+        result["skipped_keys"] += [{"key": "service_stack", "reason": f"{AFTER_INSTALL}: {one}"} for one in later]
+        if apply:
+            change = Change(self.host, self.compose, self.directory, self.base, record, stopped)
+            change.run(steps, wanted, unit_steps, secrets.made, network_changed=moved)
         return result
-    Change(host, compose, directory, base, record).run(steps, wanted, secrets.made, network_changed=moved)
-    return result
 
+    def _json(self, name: str) -> dict[str, Any]:
+        raw = self.host.raw(f"{self.directory}/{name}")
+        try:
+            found = json.loads(raw) if raw is not None else {}
+            if isinstance(found, dict):
+                return found
+            problem = "no dictionary"
+        except ValueError as error:
+            problem = str(error)
+        raise RefusedError(f"{self.directory}/{name}: it cannot be read ({problem}); move it away and run again")
 
-def _later(host: Host, compose: Compose, wanted: Sequence[Wanted]) -> list[str]:
-    """What is not there yet and another role brings."""
-    return [*ground.images(compose, wanted), *ground.models(host, wanted)]
-
-
-def _refuse(
-    host: Host, compose: Compose, wanted: Sequence[Wanted], containers: Sequence[Container], networks: Mapping[str, Any]
-) -> None:
-    problems = [*ground.ports_taken(wanted, containers, ground.listeners(host))]
-    problems += ground.network_taken(host, compose, networks)
-    if problems:
-        raise RefusedError("; ".join(problems))
-
-
-def _record(host: Host, path: str) -> Record:
-    raw = host.raw(path)
-    if raw is None:
-        return Record()
-    try:
-        return Record.from_json(json.loads(raw))
-    except (ValueError, AttributeError) as error:
-        raise RefusedError(f"{path}: it cannot be read ({error}); move it away, services are then made anew") from error
-
-
-def _absent(params: Mapping[str, Any], check: bool, change: Change, missing: str) -> dict[str, Any]:
-    """Containers, network and files go; what people made stays, unless the call says otherwise."""
-    containers = [] if missing else change.compose.containers()
-    volumes = {} if missing else change.compose.volumes()
-    going = {"none": (), "caches": change.record.caches, "all": volumes}[params["remove_volumes"]]
-    chosen = sorted(set(volumes) & set(going))
-    files = change.host.is_dir(change.directory)
-    steps = [Step(one.service, "remove", "state is absent") for one in containers]
-    changes = [_row(one, {}, {}) for one in steps]
-    changes += [{**_row(Step(name, "remove"), {}, {}), "key": f"volume:{name}"} for name in chosen]
-    if files:
-        changes.append({**_row(Step("", "remove"), {}, {}), "key": f"dir:{change.directory}"})
-    diff = [
-        {"before_header": row["key"], "after_header": row["key"], "before": "present\n", "after": ""} for row in changes
-    ]
-    if changes and not check:
-        if missing:
-            change.remove_files()
-        else:
-            change.remove_all(chosen)
-    return {"changed": bool(changes), "changes": changes, "diff": diff, "skipped_keys": [], "services": {}}
-
-
-def _row(step: Step, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "key": f"service:{step.service}",
-        "before": before or None,
-        "after": after or None,
-        "scope": "persistent",
-        "reboot_required": False,
-        "reason": f"{step.kind}: {step.reason}" if step.reason else step.kind,
-    }
-
-
-def _result(
-    steps: Sequence[Step],
-    wanted: Sequence[Wanted],
-    record: Record,
-    containers: Sequence[Container],
-    later: Sequence[str],
-    moved: bool,
-    base: Mapping[str, Any],
-) -> dict[str, Any]:
-    new = {one.name: one.record for one in wanted}
-    running = {one.service: one for one in containers}
-    changed = [one for one in steps if one.changes]
-    changes = [
-        _row(
-            one, _short(record.services.get(one.service), running.get(one.service)), _short(new.get(one.service), None)
+    def _wanted(self, secrets: Secrets, missing: str) -> list[Wanted]:
+        params = self.params
+        image = (lambda _name: None) if missing else self.compose.image
+        return desired(
+            self.host,
+            self.directory,
+            self.rendered,
+            params["services"],
+            params["files"],
+            params["secrets"],
+            secrets,
+            image,
         )
-        for one in changed
-    ]
-    diff = [
-        {
-            "before_header": f"service {one.service}",
-            "after_header": f"service {one.service}, {one.kind}",
-            "before": _text(record.services.get(one.service)) if one.kind != "create" else "",
-            "after": _text(new.get(one.service)),
+
+    def _problems(self, wanted: Sequence[Wanted], containers: Sequence[Container]) -> list[str]:
+        """What another program has on this machine, and no role of ours will bring in order."""
+        taken = ground.ports_taken(wanted, containers, ground.listeners(self.host))
+        return [*taken, *ground.network_taken(self.host, self.compose, self.base["networks"])]
+
+    def _result(
+        self,
+        steps: Sequence[Step],
+        unit_steps: Sequence[units.UnitStep],
+        new: Mapping[str, Mapping[str, Any]],
+        record: Record,
+        containers: Sequence[Container],
+        moved: bool,
+    ) -> dict[str, Any]:
+        paths = [path for one in unit_steps for path in one.unit.files]
+        texts = {path: (self.host.raw(path) or b"").decode() for path in paths if self.host.exists(path)}
+        changes, diff = report.of_units(unit_steps, texts)
+        more, more_diff = report.of_services(steps, new, record, containers)
+        if moved:
+            diff.append(report.of_network(record.network, self.base["networks"]))
+        return {
+            "changed": bool(changes or more),
+            "changes": [*changes, *more],
+            "diff": [*diff, *more_diff],
+            "skipped_keys": units.skipped(self.host, unit_steps),
+            "services": {one.service: {"step": one.kind, "reason": one.reason} for one in steps},
         }
-        for one in changed
-    ]
-    if moved:
-        texts = [dump({"networks": part}) for part in (record.network, base["networks"])]
-        diff.insert(0, {"before_header": "network", "after_header": "network", "before": texts[0], "after": texts[1]})
-    return {
-        "changed": bool(changed),
-        "changes": changes,
-        "diff": diff,
-        "skipped_keys": [{"key": "service_stack", "reason": f"{AFTER_INSTALL}: {reason}"} for reason in later],
-        "services": {one.service: {"step": one.kind, "reason": one.reason} for one in steps},
-    }
 
-
-def _short(record: Mapping[str, Any] | None, container: Container | None) -> dict[str, Any]:
-    """What a report shows of a service."""
-    if record is None:
-        return {}
-    definition = record["definition"]
-    found = {key: definition[key] for key in ("image", "cpuset", "mem_limit", "ports") if key in definition}
-    return {**found, "status": container.status} if container else found
-
-
-def _text(record: Mapping[str, Any] | None) -> str:
-    if record is None:
-        return ""
-    return dump({key: value for key, value in record.items() if value})
+    def _absent(self, record: Record, missing: str, *, apply: bool) -> dict[str, Any]:
+        """Units, containers, network and files go; what people made stays, unless the call says otherwise."""
+        containers = [] if missing else self.compose.containers()
+        volumes = {} if missing else self.compose.volumes()
+        going = {"none": (), "caches": record.caches, "all": volumes}[self.params["remove_volumes"]]
+        chosen = sorted(set(volumes) & set(going))
+        steps = [Step(one.service, "remove", "state is absent") for one in containers]
+        unit_steps = units.steps(self.host, [], record.units)
+        result = self._result(steps, unit_steps, {}, record, containers, moved=False)
+        result["changes"] += [report.row(f"volume:{name}", "present", None, "remove") for name in chosen]
+        if self.host.is_dir(self.directory):
+            result["changes"].append(report.row(f"dir:{self.directory}", "present", None, "remove"))
+        result["changed"] = bool(result["changes"])
+        result["skipped_keys"] = []
+        if apply and result["changed"]:
+            change = Change(self.host, self.compose, self.directory, {}, record, {})
+            change.remove_all(unit_steps, chosen, engine=not missing)
+        return result

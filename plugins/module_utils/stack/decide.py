@@ -26,19 +26,28 @@ def steps(
     containers: Sequence[Container],
     hashes: Mapping[str, str],
     record: Record,
+    stopped: Mapping[str, str],
     *,
     network_changed: bool,
 ) -> list[Step]:
-    """The steps in the order in which they are taken: what goes first, then the services as they are declared."""
+    """The steps in the order in which they are taken: what goes first, then the services as they are declared.
+
+    stopped: services that the watch has stopped, with its reason.
+    """
     by_service = {one.service: one for one in containers}
     names = {one.name for one in wanted}
     gone = sorted({one.service for one in containers} - names | (set(record.services) - names))
     found = [Step(name, "remove", "it is not declared any more") for name in gone]
-    return found + [_step(one, by_service.get(one.name), hashes, record, network_changed) for one in wanted]
+    return found + [_step(one, by_service.get(one.name), hashes, record, stopped, network_changed) for one in wanted]
 
 
 def _step(
-    wanted: Wanted, container: Container | None, hashes: Mapping[str, str], record: Record, network_changed: bool
+    wanted: Wanted,
+    container: Container | None,
+    hashes: Mapping[str, str],
+    record: Record,
+    stopped: Mapping[str, str],
+    network_changed: bool,
 ) -> Step:
     name = wanted.name
     before = record.services.get(name)
@@ -47,7 +56,8 @@ def _step(
     if container.config_hash != hashes.get(name) or network_changed:
         return Step(name, "recreate", "the network has changed" if network_changed else _changed(before, wanted))
     if not container.running:
-        return Step(name, "start", f"its container is {container.status}, exit status {container.exit_code}")
+        why = f"its container is {container.status}, exit status {container.exit_code}"
+        return Step(name, "start", f"the watch stopped it, {stopped[name]}" if name in stopped else why)
     if container.health == "unhealthy":
         return Step(name, "start", "its health check fails")
     if before != wanted.record:

@@ -125,16 +125,20 @@ def _wanted(service: Mapping[str, Any], definition: Mapping[str, Any], contents:
 
 
 def composed(project: str, base: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One compose file of these services. base: where the network and the volumes come from."""
+    """One compose file of these services. base: where the network and the options of volumes come from."""
     found: dict[str, Any] = {
         "name": project,
         "services": {name: dict(one["definition"]) for name, one in sorted(records.items())},
     }
-    for part in ("networks", "volumes"):
-        if base.get(part):
-            found[part] = dict(base[part])
+    if base.get("networks"):
+        found["networks"] = dict(base["networks"])
+    # Those of the services that are in the file: an earlier version may have others than the one that is wanted.
+    mounts = [mount for one in found["services"].values() for mount in one.get("volumes", ())]
+    volumes = sorted({mount["source"] for mount in mounts if mount["type"] == "volume"})
+    if volumes:
+        found["volumes"] = {name: (base.get("volumes") or {}).get(name) or {} for name in volumes}
     for part in ("configs", "secrets"):
-        mounts = {source: {"file": path} for one in records.values() for source, path in one[part].items()}
-        if mounts:
-            found[part] = mounts
+        paths = {source: {"file": path} for one in records.values() for source, path in one[part].items()}
+        if paths:
+            found[part] = paths
     return found

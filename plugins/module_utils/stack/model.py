@@ -60,15 +60,27 @@ class Step:
 
 @dataclass
 class Record:
-    """What was proven well, kept beside the compose file (state.json). caches: volumes that hold nothing else."""
+    """What was proven well, kept beside the compose file (state.json). caches: volumes that hold nothing else.
+
+    units: systemd units of the stack, with the path of their program.
+    """
 
     network: Mapping[str, Any] = field(default_factory=dict)
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     caches: list[str] = field(default_factory=list)
+    units: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
-        return cls(data.get("network") or {}, dict(data.get("services") or {}), list(data.get("caches") or ()))
+        parts: dict[str, Any] = {
+            name: data[name] for name in ("network", "services", "caches", "units") if name in data
+        }
+        return cls(**parts)
 
     def to_json(self) -> dict[str, Any]:
-        return {"network": dict(self.network), "services": self.services, "caches": self.caches}
+        return {
+            "network": dict(self.network),
+            "services": self.services,
+            "caches": self.caches,
+            "units": self.units,
+        }

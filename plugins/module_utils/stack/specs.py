@@ -69,6 +69,17 @@ STACK: dict[str, Any] = {
             "generate": {"type": "bool", "default": False},
         },
     },
+    "units": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "content": {"type": "str", "required": True},
+            "program_path": {"type": "path"},
+            "program": {"type": "str"},
+        },
+    },
     "remove_volumes": {"type": "str", "choices": ["none", "caches", "all"], "default": "none"},
 }
 

@@ -182,22 +182,15 @@ def _start(service: Service) -> dict[str, Any]:
     if service.engine == "vllm" and service.api_key:
         variables["VLLM_API_KEY"] = (service.api_key,)
     words = arguments(service, inside(service))
-    program = list(service.command if service.command and service.engine != "custom" else service.kind.program)
-    if variables:
-        if not program and not words:
-            raise InputError(
-                f"service {service.name}: secret_environment: the program must be known to give it variables; write "
-                "command"
-            )
-        if not program and service.engine != "custom":
-            raise InputError(
-                f"service {service.name}: secret_environment: name the program of the image in command, like "
-                "[/app/llama-server]"
-            )
-        return {"entrypoint": ["/bin/sh", "-c", _script(variables), "sh"], "command": [*program, *words]}
-    if program:
+    program = list(service.entrypoint or service.kind.program)
+    if not variables:
         return {"entrypoint": program, "command": words}
-    return {"command": words}
+    if not program and (service.engine != "custom" or not words):
+        raise InputError(
+            f"service {service.name}: secret_environment: the program must be known to give it variables; write it as "
+            "entrypoint, like [/app/llama-server]"
+        )
+    return {"entrypoint": ["/bin/sh", "-c", _script(variables), "sh"], "command": [*program, *words]}
 
 
 def _script(variables: Mapping[str, Sequence[str]]) -> str:

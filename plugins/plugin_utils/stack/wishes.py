@@ -58,6 +58,7 @@ class Service:
     settings: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     api_key: str = ""
     secret_files: tuple[str, ...] = ()
@@ -119,8 +120,8 @@ class Service:
 
 _FIELDS = (
     "name", "engine", "image", "local_image", "accept_tag", "version", "port", "bind", "container_port", "model",
-    "settings", "flags", "command", "environment", "api_key", "secret_files", "secret_environment", "files", "volumes",
-    "caches", "data", "tmp_size", "tmp_exec", "shm_size", "ipc", "user", "memory", "cpus", "gpus", "pids", "memlock",
+    "settings", "flags", "command", "entrypoint", "environment", "api_key", "secret_files", "secret_environment",
+    "files", "volumes", "caches", "data", "tmp_size", "tmp_exec", "shm_size", "ipc", "user", "memory", "cpus", "gpus", "pids", "memlock",
     "health", "stop_seconds", "mps", "mps_thread_percent", "mps_memory", "writable_root", "capabilities", "probe",
 )  # fmt: skip
 
@@ -195,6 +196,7 @@ def _service(
         settings=settings,
         flags=_texts(where, wish, "flags"),
         command=_texts(where, wish, "command"),
+        entrypoint=_texts(where, wish, "entrypoint"),
         environment=_environment(where, wish.get("environment", {})),
         api_key=_word(f"{where}: api_key", wish["api_key"]) if "api_key" in wish else "",
         secret_files=tuple(_word(f"{where}: secret_files", one) for one in _texts(where, wish, "secret_files")),
