@@ -12,9 +12,11 @@ from ...module_utils.errors import InputError
 from ...module_utils.values import cpus
 from . import flags, mps
 from .options import Options
-from .wishes import Health, Service
+from .wishes import KEY_FILE, Health, Service
 
 MODELS = "/models"
+# In the images of docker/: it asks for a token, or for whatever the program is there for.
+HEALTHY = "/usr/local/bin/healthy"
 
 
 def definition(service: Service, options: Options) -> dict[str, Any]:
@@ -50,8 +52,10 @@ def definition(service: Service, options: Options) -> dict[str, Any]:
             for name, (target, _content) in sorted(service.files.items())
         ]
     if service.secret_names:
-        names = sorted(service.secret_names)
-        found["secrets"] = [{"source": f"{service.name}_{name}", "target": name} for name in names]
+        found["secrets"] = [
+            {"source": f"{service.name}_{name}", "target": target}
+            for target, name in sorted(service.secret_targets.items())
+        ]
     if service.gpus:
         # Compose wants a capability named; the engine does not look at it for CDI devices.
         devices = [f"nvidia.com/gpu={uuid}" for uuid in service.gpus]
@@ -139,7 +143,7 @@ def _model_mount(service: Service, options: Options) -> tuple[str, str]:
 
 
 def _health(health: Health, port: int) -> dict[str, Any]:
-    test = list(health.test) or ["curl", "-fsS", "-o", "/dev/null", f"http://127.0.0.1:{port}{health.path}"]
+    test = list(health.test) or ["CMD-SHELL", _ask(port, health.path)]
     return {
         "test": test if test[0] in ("CMD", "CMD-SHELL", "NONE") else ["CMD", *test],
         "interval": f"{health.interval_seconds}s",
@@ -147,6 +151,12 @@ def _health(health: Health, port: int) -> dict[str, Any]:
         "retries": health.retries,
         "start_period": f"{health.start_seconds}s",
     }
+
+
+def _ask(port: int, path: str) -> str:
+    """A command inside that asks the program, the way of its image or by HTTP."""
+    ask = f"exec curl -fsS -o /dev/null http://127.0.0.1:{port}{path}"
+    return f"if [ -x {HEALTHY} ]; then PORT={port} exec {HEALTHY}; fi; {ask}"
 
 
 # -- what is run -------------------------------------------------------------------------------------
@@ -167,7 +177,7 @@ def arguments(service: Service, inside: str) -> list[str]:
         found = ["--model", inside, *found]
         found += flags.render(where, "llama_cpp", service.version, settings)
         if service.api_key:
-            found += ["--api-key-file", f"/run/secrets/{service.api_key}"]
+            found += ["--api-key-file", f"/run/secrets/{KEY_FILE}"]
     elif service.engine == "vllm":
         settings = dict(service.settings)
         if len(service.gpus) > 1 and "tensor_parallel" not in settings:
@@ -180,7 +190,7 @@ def _start(service: Service) -> dict[str, Any]:
     """entrypoint and command. Secrets that a program reads from a variable are put there as it starts, inside."""
     variables = dict(service.secret_environment)
     if service.engine == "vllm" and service.api_key:
-        variables["VLLM_API_KEY"] = (service.api_key,)
+        variables["VLLM_API_KEY"] = (KEY_FILE,)
     words = arguments(service, inside(service))
     program = list(service.entrypoint or service.kind.program)
     if not variables:

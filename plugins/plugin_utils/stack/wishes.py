@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from ...module_utils.errors import InputError
 from ...module_utils.values import choice, cpu_list, cpus, integer, size
+from ..fields import known_fields
 from . import flags
 from .engines import ENGINES, PRESETS, Engine
 from .options import Options
@@ -23,6 +23,7 @@ _USER = re.compile(r"(\d+)(?::(\d+))?")
 _IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*")
 _DIGEST = re.compile(r"(?:.+@)?sha256:[0-9a-f]{64}")
 _UUID = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9-]+")
+KEY_FILE = "api_key"  # the name that images know the key of their own API by
 IPC = ("private", "shareable", "host")
 _HEALTH = ("path", "test", "start_seconds", "interval_seconds", "timeout_seconds", "retries")
 
@@ -35,7 +36,7 @@ class Health:
     test: tuple[str, ...] = ()
     start_seconds: int = 60
     interval_seconds: int = 10
-    timeout_seconds: int = 5
+    timeout_seconds: int = 40
     retries: int = 3
 
 
@@ -98,8 +99,16 @@ class Service:
 
     @property
     def secret_names(self) -> frozenset[str]:
-        listed = {name for names in self.secret_environment.values() for name in names}
-        return frozenset({*self.secret_files, *listed, *([self.api_key] if self.api_key else ())})
+        return frozenset(self.secret_targets.values())
+
+    @property
+    def secret_targets(self) -> dict[str, str]:
+        """Secrets by the name of their file inside."""
+        listed = (name for names in self.secret_environment.values() for name in names if name)
+        return {
+            **{name: name for name in (*self.secret_files, *listed)},
+            **({KEY_FILE: self.api_key} if self.api_key else {}),
+        }
 
     @property
     def health_limit(self) -> int:
@@ -147,18 +156,6 @@ def parse(
     return found, problems
 
 
-def _known(where: str, entry: Any, allowed: Sequence[str]) -> dict[str, Any]:
-    """The fields of a dictionary; null is as good as left out."""
-    if not isinstance(entry, Mapping):
-        raise InputError(f"{where}: {str(entry)[:80]!r} is not a dictionary")
-    for key in entry:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}"
-            raise InputError(f"{where}: {str(key)!r} is not a field of it; {hint}")
-    return {str(key): value for key, value in entry.items() if value is not None}
-
-
 def _service(
     place: str, entry: Any, options: Options, placement: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Service:
@@ -167,14 +164,14 @@ def _service(
     if isinstance(entry, Mapping) and (not isinstance(name, str) or not _NAME.fullmatch(name)):
         raise InputError(f"{place}.name: {name!r} is no name; write lower case letters, digits, - and _")
     where = f"service {name}" if name else place
-    wish = _known(where, entry, _FIELDS)
+    wish = known_fields(where, entry, _FIELDS)
     name = str(name)
     preset = PRESETS.get(name, {})
     engine = choice(f"{where}: engine", wish.get("engine", preset.get("engine", "custom")), ENGINES)
     kind = ENGINES[engine]
     placed = (placement.get("services") or {}).get(name) or {}
     uid, gid = _user(where, wish.get("user", "10001:10001"))
-    settings = _known(f"{where}: settings", wish.get("settings", {}), _settings(engine))
+    settings = known_fields(f"{where}: settings", wish.get("settings", {}), _settings(engine))
     memory = wish.get("memory", placed.get("memory_limit_bytes"))
     port = wish.get("port", preset.get("port"))
     container_port = integer(f"{where}: container_port", wish.get("container_port", kind.port), 0, 65535)
@@ -392,7 +389,7 @@ def _memlock(where: str, wish: Mapping[str, Any]) -> str | None:
 
 
 def _health(where: str, wish: Mapping[str, Any], kind: Engine, port: int) -> Health | None:
-    given = _known(f"{where}: health", wish.get("health", {}), _HEALTH)
+    given = known_fields(f"{where}: health", wish.get("health", {}), _HEALTH)
     test = _texts(f"{where}: health", given, "test")
     path = str(given.get("path", kind.health if port else ""))
     if not test and not (path and port):
@@ -402,7 +399,7 @@ def _health(where: str, wish: Mapping[str, Any], kind: Engine, port: int) -> Hea
         for name, default in (
             ("start_seconds", kind.start_seconds),
             ("interval_seconds", 10),
-            ("timeout_seconds", 5),
+            ("timeout_seconds", 40),
             ("retries", 3),
         )
     }
