@@ -11,6 +11,9 @@ from typing import Any
 
 # Texts that mean themselves without quotes in YAML 1.1 and 1.2. Everything else is quoted.
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+# JSON writes a character above U+FFFF as two escapes, which YAML takes for two characters. A backslash that stands for
+# itself comes first, so that what follows one is no escape.
+_PAIR = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
 _WORDS = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
 
 
@@ -22,7 +25,13 @@ def dump(value: Mapping[str, Any]) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
-    return json.dumps(value, ensure_ascii=True)
+    return _PAIR.sub(_one, json.dumps(value, ensure_ascii=True))
+
+
+def _one(match: re.Match[str]) -> str:
+    if match[1] is None:
+        return match[0]
+    return f"\\U{0x10000 + ((int(match[1], 16) - 0xD800) << 10) + int(match[2], 16) - 0xDC00:08x}"
 
 
 def _lines(value: Any, indent: str) -> Iterator[str]:

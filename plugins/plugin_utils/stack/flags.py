@@ -57,8 +57,7 @@ _LOADING = ("mmap", "mlock", "direct_io")
 
 def names(engine: str) -> tuple[str, ...]:
     """The settings of an engine."""
-    more = _LOADING if engine == "llama_cpp" else ()
-    return (*SETTINGS.get(engine, {}), *more)
+    return (*SETTINGS[engine], *_LOADING) if engine in SETTINGS else ()
 
 
 def render(where: str, engine: str, version: str | None, settings: Mapping[str, Any]) -> list[str]:

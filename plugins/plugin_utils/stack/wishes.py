@@ -130,8 +130,9 @@ class Service:
 _FIELDS = (
     "name", "engine", "image", "local_image", "accept_tag", "version", "port", "bind", "container_port", "model",
     "settings", "flags", "command", "entrypoint", "environment", "api_key", "secret_files", "secret_environment",
-    "files", "volumes", "caches", "data", "tmp_size", "tmp_exec", "shm_size", "ipc", "user", "memory", "cpus", "gpus", "pids", "memlock",
-    "health", "stop_seconds", "mps", "mps_thread_percent", "mps_memory", "writable_root", "capabilities", "probe",
+    "files", "volumes", "caches", "data", "tmp_size", "tmp_exec", "shm_size", "ipc", "user", "memory", "cpus", "gpus",
+    "pids", "memlock", "health", "stop_seconds", "mps", "mps_thread_percent", "mps_memory", "writable_root",
+    "capabilities", "probe",
 )  # fmt: skip
 
 

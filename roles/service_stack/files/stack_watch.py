@@ -11,6 +11,7 @@ within SECONDS. It says so in the journal and in FILE (JSON), which the module s
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -23,6 +24,8 @@ from typing import Any
 _SERVICE = "com.docker.compose.service"
 # Priorities of the journal, as systemd reads them from the output (sd-daemon(3)).
 _ERROR, _WARNING = "<3>", "<4>"
+# Held by a run of the module service_stack, which judges by itself whether a service is well.
+_LOCK = Path("/run/lock/ai-workstation-stack.lock")
 
 
 class Breaker:
@@ -60,6 +63,18 @@ def by_hand(container: str) -> bool:
     )
 
 
+def run_in_progress(lock: Path = _LOCK) -> bool:
+    """Whether the module is at work now."""
+    try:
+        with lock.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def record(path: Path, service: str, reason: str) -> None:
     """Note in FILE, replaced in one step, that a service was stopped."""
     try:
@@ -78,7 +93,7 @@ def take(event: dict[str, Any], breaker: Breaker, seconds: float, path: Path) ->
     attributes = event["Actor"]["Attributes"]
     service = attributes.get(_SERVICE, container[:12])
     unwell = event["Action"] == "health_status: unhealthy"
-    if not unwell and (event["Action"] != "die" or by_hand(container)):
+    if run_in_progress() or (not unwell and (event["Action"] != "die" or by_hand(container))):
         return
     what = "its health check failed" if unwell else f"it ended with exit status {attributes.get('exitCode')}"
     if breaker.trips(container, time.monotonic()):
