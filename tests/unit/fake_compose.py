@@ -107,7 +107,9 @@ class FakeEngine:
         image = self.images.get(one["image"], one["image"])
         if image not in self.images.values():
             return Completed(FAILED, "", " Pulling \nError response from daemon: no such image\n")
-        self.networks.setdefault(f"{content['name']}_stack", content["networks"]["stack"]["ipam"]["config"][0]["subnet"])
+        self.networks.setdefault(
+            f"{content['name']}_stack", content["networks"]["stack"]["ipam"]["config"][0]["subnet"]
+        )
         known = self.containers.get(name)
         if known is None or known["Config"]["Labels"]["com.docker.compose.config-hash"] != _hash(one) or again:
             known = self.containers[name] = self._container(name, one, image)

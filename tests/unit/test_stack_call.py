@@ -145,11 +145,14 @@ def test_a_version_that_is_not_well_goes_back_to_the_last_good_one(bed) -> None:
     with pytest.raises(ApplyError) as caught:
         bed.run(a(image="good:2"), b(image="bad:1"), {"name": "c", "health_seconds": 1})
     assert str(caught.value) == (
-        "service b: its program ends by itself, exit status 3; its last lines: out of cheese; returned to its last good "
-        "version, which is well; not tried after it: c; updated before it: a"
+        "service b: its program ends by itself, exit status 3; its last lines: out of cheese; returned to its last "
+        "good version, which is well; not tried after it: c; updated before it: a"
     )
     assert caught.value.details == {"service": "b", "returned": True, "updated": ["a"], "not_tried": ["c"]}
-    assert {name: one["Image"] for name, one in bed.engine.containers.items()} == {"a": "sha256:good2", "b": "sha256:good1"}
+    assert {name: one["Image"] for name, one in bed.engine.containers.items()} == {
+        "a": "sha256:good2",
+        "b": "sha256:good1",
+    }
     assert bed.on_disk()["services"]["b"] == yaml.safe_load(good)["services"]["b"]
     # What was declared still differs from what runs, so the next run tries again.
     assert [row["key"] for row in bed.run(a(image="good:2"), b(image="bad:1"), check=True)["changes"]] == ["service:b"]
@@ -240,7 +243,8 @@ def test_new_content_of_a_file_makes_its_service_anew(bed) -> None:
     assert bed.run(a(), files=[file])["changed"] is False
     done = bed.run(a(), files=[{**file, "content": "two\n"}])
     assert done["changes"][0]["reason"] == "recreate: changed: configuration files"
-    assert [path["file"] for path in bed.on_disk()["configs"].values()][0].startswith(f"{FOLDER}/files/a_conf.")
+    [path] = bed.on_disk()["configs"].values()
+    assert path["file"].startswith(f"{FOLDER}/files/a_conf.")
 
 
 # -- the ground ----------------------------------------------------------------------------------------
@@ -408,7 +412,10 @@ def test_killed_at_any_write_the_next_run_converges(tmp_path) -> None:
         bed.kernel.before_write = lambda _path: None
         change(bed)
         assert bed.on_disk() == wanted, point
-        assert {name: one["Image"] for name, one in bed.engine.containers.items()} == {"a": "sha256:good2", "c": "sha256:good1"}
+        assert {name: one["Image"] for name, one in bed.engine.containers.items()} == {
+            "a": "sha256:good2",
+            "c": "sha256:good1",
+        }
         assert len(bed.kernel.names(f"{FOLDER}/secrets")) == 1
         assert change(bed)["changed"] is False, point
         bed.run(state="absent")

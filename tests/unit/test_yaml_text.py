@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-_SCALARS = st.none() | st.booleans() | st.integers() | _TEXTS | st.sampled_from(["yes", "Null", "1e3", "0x1", "~", "-", "\\ud800\\udc00"])
-_VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3), max_leaves=12)
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | _TEXTS
+    | st.sampled_from(["yes", "Null", "1e3", "0x1", "~", "-", "\\ud800\\udc00"])
+)
+_VALUES = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3), max_leaves=12
+)
 
 
 @settings(max_examples=200, deadline=None)
