@@ -152,6 +152,7 @@ SPECS: dict[str, dict[str, Any]] = {
                 "actions": {"type": "list", "elements": "str", "choices": list(ACTIONS), "default": []},
                 "restart": {"type": "list", "elements": "str", "default": []},
                 "reboot": {"type": "bool", "default": False},
+                "risk": {"type": "str"},
             },
         },
         "units": {

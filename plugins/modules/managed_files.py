@@ -53,6 +53,11 @@ options:
         type: list
         elements: str
         default: []
+      risk:
+        description:
+          - How the connection or the host may be lost by this file, in a few words. Where it is told to,
+            M(ai_infra.workstation.workstation_state) then waits for a confirmation.
+        type: str
       reboot:
         description: Whether the file acts only from the next boot on. The result then asks for a reboot.
         type: bool

@@ -26,6 +26,16 @@ options:
     description:
       - The RV(expect) that an earlier call in check mode returned. The call is refused when anything has moved since.
     type: dict
+  confirm_within:
+    description:
+      - A dead-man switch for changes that may cost the connection (interrupts of network interfaces, CPUs that go
+        offline, CPU partitions, files with a C(risk)). Seconds that the controller has to confirm them, over a new
+        connection, after the last write of the call; V(0) is no switch.
+      - Without the confirmation a timer on the machine brings everything that the call changed back, values and ledger,
+        and the next call says so. A boot before the confirmation does the same.
+      - Such changes are refused where there is no systemd, or no program of the part O(boot_unit) to take them back.
+    type: int
+    default: 0
   cpu_governor:
     description: The options of M(ai_infra.workstation.cpu_governor), without C(owner) and C(expect).
     type: dict
@@ -155,6 +165,14 @@ expect:
   description: Fingerprint of each part, for O(expect) of a later call.
   returned: success
   type: dict
+confirmed:
+  description: Whether the controller has confirmed the changes that may cost the connection, over a new connection.
+  returned: when there were such changes and O(confirm_within) is not 0
+  type: bool
+unconfirmed:
+  description: What is to be confirmed, within how many seconds, and why.
+  returned: when there were such changes and O(confirm_within) is not 0
+  type: dict
 parts:
   description: What each part returned, by its name, without diff and warnings.
   returned: success
@@ -173,6 +191,7 @@ from ..module_utils.doors.nvml_binding import carried
 from ..module_utils.engine.door import leave
 from ..module_utils.engine.machine import Machine
 from ..module_utils.engine.parts import converge_parts
+from ..module_utils.engine.switch import Switch
 from ..module_utils.shapes import misfits
 from ..module_utils.specs import COMMON, SPECS
 
@@ -216,6 +235,7 @@ def main() -> None:
         argument_spec={
             "owner": COMMON["owner"],
             "expect": {"type": "dict"},
+            "confirm_within": {"type": "int", "default": 0},
             **{name: {"type": "dict"} for name in SPECS},
             # Nothing secret: it is large, and the log and the shown invocation are better without it.
             "pynvml": {"type": "str", "no_log": True},
@@ -236,8 +256,13 @@ def main() -> None:
                     {**params, "owner": module.params["owner"], "expect": expect},
                 )
             )
+    if module.params["confirm_within"] and not 10 <= module.params["confirm_within"] <= 3600:
+        module.fail_json(
+            msg=f"confirm_within: {module.params['confirm_within']} is neither 0 nor from 10 to 3600 seconds"
+        )
     packed = module.params["pynvml"]
     machine = Machine(Host(), lambda: open_nvml(packed), lambda: carried(packed))
+    machine.switch = Switch(module.params["confirm_within"])
     leave(module, machine, lambda machine: converge_parts(parts, module.check_mode, machine, problems))
 
 

@@ -45,7 +45,8 @@ class LinkedSystemd(FakeKernel):
         return found
 
     def reload(self) -> None:
-        self.known = {name: self.state(name) for folder in (ETC, LIB) for name in self.names(folder)}
+        names = {name for folder in (ETC, LIB) for name in self.names(folder) if not self.is_dir(f"{folder}/{name}")}
+        self.known = {name: self.state(name) for name in sorted(names)}
 
     def state(self, name: str) -> str:
         if self.link(f"{ETC}/{name}") == "/dev/null":

@@ -14,6 +14,7 @@ import fcntl
 import glob
 import json
 import os
+import secrets
 import shutil
 import stat
 import subprocess
@@ -205,6 +206,10 @@ class Host:
     def ids(self) -> tuple[int, int]:
         """User and group of this process: those of the files that it keeps for itself."""
         return os.geteuid(), os.getegid()
+
+    def token(self) -> str:
+        """A name that nobody else has chosen."""
+        return secrets.token_hex(8)
 
     def utc(self) -> str:
         """The time now, as file names have it."""

@@ -111,6 +111,19 @@ class Ledger:
         )
         self.moved = False
 
+    def rewind(self, text: str | None, keep: Collection[str]) -> None:
+        """Be on disk again what an earlier ledger was (its text; None: there was none), but for entries to keep."""
+        kept = {key: self.entries[key] for key in keep if key in self.entries}
+        self.entries, self.pending_actions = {}, set()
+        self._refused, self._waiting, self.reboots = {}, {}, {}
+        if text is not None:
+            self._load(text)
+        self.entries.update(kept)
+        if text is None and not kept:
+            self.host.remove_file(PATH)
+        else:
+            self.save()
+
     def share(self, owner: str, holds: Iterable[tuple[Place, Value]], covered: Collection[str]) -> None:
         """Note that an owner wants, or wants no more, what others have set. holds: what is as it wants it."""
         places = {(entry.kind, entry.address): key for key, entry in self.entries.items()}

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Callable, Protocol
 
 from ..doors.host import FileState, Host
+from .change import Change, Place, Value
 from .ledger import Ledger
 
 
@@ -18,6 +20,25 @@ class Driver(Protocol):
     def write(self, uuid: str, name: str, value: Any) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Guard(Protocol):
+    """What watches over the writes of a call (switch.py)."""
+
+    def foresee(self, changes: Iterable[Change]) -> None: ...
+
+    def before_writes(
+        self, machine: Machine, changes: list[Change], touched: list[tuple[Place, Value, str]], risky: bool
+    ) -> None: ...
+
+    def after_writes(self, machine: Machine) -> None: ...
+
+    def obstacle(self, host: Host) -> str: ...
+
+    def public(self) -> dict[str, Any] | None: ...
+
+    @property
+    def armed(self) -> bool: ...
 
 
 class Machine:
@@ -41,6 +62,8 @@ class Machine:
         self.memo: dict[str, Any] = {}
         # Files that this call replaced and whose bytes the ledger does not hold, by value (program.py).
         self.replaced: dict[str, FileState] = {}
+        # The dead-man switch of a call that has one.
+        self.switch: Guard | None = None
 
     @property
     def ledger(self) -> Ledger:

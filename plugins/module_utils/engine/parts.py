@@ -16,6 +16,7 @@ from ..errors import ApplyError, RefusedError, WorkstationError
 from .change import Draft, Value, public_value
 from .machine import Machine
 from .plan import Subject, converge, draft_of, foretell, locked, record
+from .switch import finish_earlier, foresee_earlier
 
 Part = tuple[Subject, Mapping[str, Any]]
 Spoken = Mapping[str, Mapping[tuple[str, str], Value]]  # part -> (kind, address) -> the value wanted there
@@ -33,6 +34,18 @@ def converge_parts(
     Raises RefusedError with every problem of every part (and the `problems` that the caller has found)
     before any write, ApplyError naming the part that failed and the parts that were done before it.
     """
+    if check_mode:
+        earlier = foresee_earlier(machine.host)
+    else:
+        with locked(machine):
+            earlier = finish_earlier(machine)
+    outcome = _converge_parts(parts, check_mode, machine, problems)
+    return {**outcome, "warnings": earlier + outcome["warnings"]}
+
+
+def _converge_parts(
+    parts: Sequence[Part], check_mode: bool, machine: Machine, problems: Sequence[str]
+) -> dict[str, Any]:
     foretold, spoken, covered, failing = _predict(parts, machine, list(problems))
     for subject, params, failure in failing:
         # What it clears away is all that this call does.
@@ -60,8 +73,15 @@ def converge_parts(
             done.append((subject.NAME, converge(subject, alone, False, machine, _others(spoken, subject), said)))
         except WorkstationError as error:
             before = ", ".join(name for name, outcome in done if outcome["changed"]) or "none"
-            raise ApplyError(f"{subject.NAME}: {error}; parts changed before: {before}", **error.details) from error
-    return _merged(done)
+            details = {**error.details, **_unconfirmed(machine)}
+            raise ApplyError(f"{subject.NAME}: {error}; parts changed before: {before}", **details) from error
+    return {**_merged(done), **_unconfirmed(machine)}
+
+
+def _unconfirmed(machine: Machine) -> dict[str, Any]:
+    """What the controller has to confirm, where a change of this call may cost the connection."""
+    waits = machine.switch.public() if machine.switch else None
+    return {"unconfirmed": waits} if waits else {}
 
 
 def _predict(
@@ -83,6 +103,8 @@ def _predict(
         with _noted(problems, subject):
             others = _others(spoken, subject)
             foretold.append((subject.NAME, foretell(subject, params, draft, machine, others)))
+    if machine.switch and (obstacle := machine.switch.obstacle(machine.host)):
+        problems.append(obstacle)
     if problems:
         raise RefusedError("; ".join(problems), refusals=problems)
     failing = [(subject, params, draft.failure) for (subject, params), draft in drafts if draft.failure]

@@ -25,6 +25,7 @@ from .reboots import reboot_reasons
 from .record import PATH as RECORD
 from .record import Record
 from .releases import judge
+from .switch import finish_earlier, foresee_earlier
 from .transaction import apply, finish_actions
 
 Elsewhere = Collection[tuple[str, str]]  # places as (kind, address)
@@ -66,12 +67,15 @@ def converge(
     desired = subject.parse(params)
     if check_mode:
         draft = _decide(subject, params, desired, machine)
+        draft.warnings += foresee_earlier(machine.host)
         outcome = foretell(subject, params, draft, machine, elsewhere)
         _fail(draft)
         return outcome
     with locked(machine):
+        earlier = finish_earlier(machine)
         machine.reload_ledger()
         draft = _decide(subject, params, desired, machine)
+        draft.warnings += earlier
         covered = set(draft.covered)  # releases that cannot go back join later
         outcome = _bring(subject, params, desired, draft, machine, elsewhere)
         _fail(draft)
@@ -182,6 +186,8 @@ def _plan(
     if not releases and not draft.changes:  # else one of them may move what is back
         machine.ledger.forget_what_is_back(owner, draft.holds)
     changes = releases + draft.changes if draft.releases_first else draft.changes + releases
+    if machine.switch:
+        machine.switch.foresee(changes)
     expect = params.get("expect")
     if expect and expect != fingerprint(changes):
         raise RefusedError(

@@ -24,6 +24,7 @@ from .plan import line, locked, result
 from .record import Record
 from .releases import judge
 from .selection import Selection, Wish, select
+from .switch import finish_earlier, foresee_earlier
 from .transaction import apply, finish_actions
 
 ARCHIVE = "/var/lib/ai-workstation/archive"
@@ -49,11 +50,14 @@ def roll_back(wish: Wish, check_mode: bool, machine: Machine) -> dict[str, Any]:
     """
     if check_mode:
         plan = _plan(wish, machine)
+        plan.draft.warnings += foresee_earlier(machine.host)
         actions = machine.ledger.pending_actions.union(*(change.actions for change in plan.changes))
         return _result(machine, plan, due(machine.host, actions), [], plan.changes, plan.whole and _anything(machine))
     with locked(machine):
+        earlier = finish_earlier(machine)
         machine.reload_ledger()
         plan = _plan(wish, machine)
+        plan.draft.warnings += earlier
         if (_anything(machine) or plan.selection.asked) and not machine.host.is_root():
             raise RefusedError("tuning_rollback: going back needs root; run the task with become: true")
         try:

@@ -38,6 +38,8 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft, aga
     _clean_up(machine.host, changes)
     touched = _read_touched(machine, changes)
     earlier = set(ledger.pending_actions)
+    if machine.switch:
+        machine.switch.before_writes(machine, changes, touched, any(change.risk for change in changes))
     put_off = earlier if again else set()
     ledger.begin(owner, changes, touched, joins=again or draft.shared)
     applied, trouble = Applied(), None
@@ -59,6 +61,8 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft, aga
         _close(machine, applied, changes, touched)
     except OSError as error:
         raise ApplyError(f"the changes are made, but {_in_flight(error)}") from error
+    if machine.switch:
+        machine.switch.after_writes(machine)
     if trouble:
         raise trouble
     return applied
@@ -115,6 +119,12 @@ def finish_actions(machine: Machine) -> list[str]:
 def restore(machine: Machine, wanted: Iterable[tuple[Place, Value]]) -> list[tuple[Place, Value, str]]:
     """Bring places back to given values, in rounds, and return those that resist with the reason."""
     left = list(wanted)
+    links = [(place, value) for place, value in left if place.kind == "unit_links"]
+    moved = [place for place, value in links if not _holds(machine, place, value)]
+    for place, value in links:
+        _restore_one(machine, place, value)
+    if moved:
+        run_actions(machine.host, {"daemon-reload"})  # or a unit that was masked could not start
     failed: list[tuple[Place, Value, str]] = []
     for _round in range(_ROUNDS):
         failed = []

@@ -41,7 +41,8 @@ def switch_smt(plan: Plan, boost: Boost) -> None:
     live = str(plan.snapshot.smt)
     _leave(plan, boost)
     _warn(plan, live)
-    plan.put(Place(KEY, "text", SMT_CONTROL), live, str(plan.smt_after), release=plan.desired.smt is None)
+    risk = "CPUs go offline" if set(plan.snapshot.online) - set(plan.online) else ""
+    plan.put(Place(KEY, "text", SMT_CONTROL), live, str(plan.smt_after), release=plan.desired.smt is None, risk=risk)
 
 
 def _warn(plan: Plan, live: str) -> None:

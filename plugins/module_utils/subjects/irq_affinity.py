@@ -205,9 +205,16 @@ def _place(draft: Draft, live: Live, rule: Rule, after: str, reason: str) -> boo
             live.cpus,
             after,
             tolerate={errno.EIO: _SURPRISE, errno.EPERM: _SURPRISE},
+            risk=_risk(live.interrupt),
         )
         return True
     return False
+
+
+def _risk(interrupt: Interrupt) -> str:
+    """What may go wrong when it moves: a network card that is not served any more ends the connection."""
+    names = sorted(interrupt.device.interfaces) if interrupt.device else []
+    return f"an interrupt of the network interface {', '.join(names)} moves" if names else ""
 
 
 def _note(rules: Iterable[Rule], live: Live, there: Cpus) -> str:

@@ -47,6 +47,7 @@ class Wanted:
     mode: int
     actions: tuple[str, ...]
     reboot: bool = False
+    risk: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _parse_file(item: Mapping[str, Any]) -> Wanted:
         content += "\n"
     restarts = [restart(unit_state.unit_name(f"files {path}: restart", unit)) for unit in item.get("restart") or ()]
     actions = (*(item.get("actions") or ()), *restarts)
-    return Wanted(path, content, int(mode, 8), actions, bool(item.get("reboot")))
+    return Wanted(path, content, int(mode, 8), actions, bool(item.get("reboot")), str(item.get("risk") or ""))
 
 
 def look(machine: Machine, desired: Desired) -> Snapshot:
@@ -110,7 +111,11 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
     draft = Draft(optional=frozenset(f"file:{path}" for path in desired.optional))
     for wanted in desired.files:
         content = None if wanted.content is None else HEADER + wanted.content
-        more: dict[str, Any] = {"actions": wanted.actions, "reboot_required": wanted.reboot}
+        more: dict[str, Any] = {
+            "actions": wanted.actions,
+            "reboot_required": wanted.reboot,
+            "risk": wanted.risk,
+        }
         want_file(draft, snapshot.files[wanted.path], content, wanted.mode, **more)
     if desired.units.units:
         _before_units(draft)

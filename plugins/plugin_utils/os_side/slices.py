@@ -41,7 +41,7 @@ def slices(wishes: Wishes) -> Parts:
         unit = f"{key}.slice"
         lines = ("[Slice]", *_lines(f"{name} {key}", entry))
         if key in _OF_OTHERS:
-            parts.drop_in(f"/etc/systemd/system/{unit}.d/{CONF}", *lines)
+            parts.drop_in(f"/etc/systemd/system/{unit}.d/{CONF}", *lines, **_risk(unit, entry))
             continue
         head = ("[Unit]", f"Description=Slice {key} of this workstation", "")
         parts.drop_in(f"/etc/systemd/system/{unit}", *head, *lines, "", "[Install]", "WantedBy=slices.target")
@@ -49,6 +49,11 @@ def slices(wishes: Wishes) -> Parts:
     if wishes.from_profile(name):
         parts.optional = [one["path"] for one in parts.files] + [one["name"] for one in parts.own_units]
     return parts
+
+
+def _risk(unit: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """What is lost where the CPUs that are left are too few for what keeps the machine reachable."""
+    return {} if entry.get("allowed_cpus") is None else {"risk": f"{unit} is confined to some CPUs"}
 
 
 def _lines(where: str, entry: Mapping[str, Any]) -> list[str]:
@@ -98,9 +103,11 @@ def partition(wishes: Wishes) -> Parts:
     if wishes.container:
         return wishes.impossible(name, "cpu_partition", "a container's control groups are below its host's")
     parts = Parts(own_units=[{"name": PARTITION_UNIT, "unit_file": "enabled", "active": True}])
-    parts.drop_in(f"/etc/systemd/system/{PARTITION_UNIT}", *_partition_unit(str(kind)), restart=[PARTITION_UNIT])
+    risk = "CPUs are taken from everything outside ai.slice"
+    path = f"/etc/systemd/system/{PARTITION_UNIT}"
+    parts.drop_in(path, *_partition_unit(str(kind)), restart=[PARTITION_UNIT], risk=risk)
     if wishes.from_profile(name):
-        parts.optional = [PARTITION_UNIT, f"/etc/systemd/system/{PARTITION_UNIT}"]
+        parts.optional = [PARTITION_UNIT, path]
     return parts
 
 
