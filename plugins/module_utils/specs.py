@@ -77,6 +77,11 @@ _SETTINGS: dict[str, Any] = {
 
 # In the order in which workstation_state applies them.
 SPECS: dict[str, dict[str, Any]] = {
+    # First: the program must be there before a change that it may have to take back.
+    "boot_unit": {
+        "enabled": {"type": "bool", "default": False},
+        "only_join": {"type": "bool", "default": False},
+    },
     "cpu_governor": {
         "governor": {"type": "str"},
         "epp": {"type": "str"},
@@ -194,10 +199,6 @@ SPECS: dict[str, dict[str, Any]] = {
             "options": {"id": {"type": "str", "required": True}, **_SETTINGS},
         },
         "require_gpu": {"type": "bool", "default": True},
-    },
-    "boot_unit": {
-        "enabled": {"type": "bool", "default": False},
-        "only_join": {"type": "bool", "default": False},
     },
 }
 

@@ -33,7 +33,7 @@ options:
         connection, after the last write of the call; V(0) is no switch.
       - Without the confirmation a timer on the machine brings everything that the call changed back, values and ledger,
         and the next call says so. A boot before the confirmation does the same.
-      - Such changes are refused where there is no systemd, or no program of the part C(boot_unit) to take them back.
+      - Such changes are refused where there is no systemd, or no program of the part O(boot_unit) to take them back.
     type: int
     default: 0
   cpu_governor:

@@ -18,6 +18,9 @@ from .machine import Machine
 # Places that go with their device or file system, and the value with them: there is nothing to take back then.
 _GO_WITH_DEVICE = ("irq", "nvml", "mount", "mount_options")
 
+# Kinds for which nothing there is a value like others.
+_ABSENT = ("file", "dir", "mount_point", "program")
+
 # What cannot go back at once and does no harm where it stays, by kind of knob. It is asked again after a reboot.
 _KEPT = "the kernel keeps the interrupt where it is: it places it itself, or the CPUs of before are offline"
 MAY_STAY: dict[str, dict[int, str]] = {
@@ -61,7 +64,7 @@ def judge(
             found.back.append(key)  # a reboot, a driver reload or its owner has brought it back already
         elif live is None and _went(machine, entry):
             found.gone.append(key)
-        elif live is None and entry.kind not in ("file", "dir", "mount_point"):
+        elif live is None and entry.kind not in _ABSENT:
             found.stays[key] = "it is not there now (its device, module or CPU is gone or offline)"
         elif not _is_ours(entry, live) and not force:
             if _belongs_to_irqbalance(machine, entry):

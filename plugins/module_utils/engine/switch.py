@@ -24,12 +24,12 @@ from .actions import run_actions
 from .change import Change, Place, Value
 from .ledger import PATH as LEDGER
 from .machine import Machine
+from .program import PATH as PROGRAM
 from .record import PATH as RECORD
 from .transaction import restore
 
 PATH = "/var/lib/ai-workstation/unconfirmed.json"
 REPORT = "/var/lib/ai-workstation/restored.json"
-PROGRAM = "/usr/local/sbin/ai-workstation"
 UNIT = "ai-workstation-unconfirmed"
 _TIMER, _SERVICE = f"{UNIT}.timer", f"{UNIT}.service"
 
@@ -91,7 +91,9 @@ class Switch:
                 "record": host.text(RECORD),
                 "places": [],
             }
-        self._state["places"] += [_place(change) for change in changes if change.presence != "appears"]
+        self._state["places"] += [
+            _place(change) for change in changes if change.presence != "appears" and change.place.kind != "program"
+        ]
         self._state["places"] += [
             {**_address(place), "before": before, "after": None, "scope": "runtime", "actions": []}
             for place, before, _cause in touched
@@ -166,6 +168,12 @@ def foresee_earlier(host: Host) -> list[str]:
     ]
 
 
+def waits_from_another_boot(host: Host) -> bool:
+    """Whether a machine that has just booted must go back."""
+    state = _load(host)
+    return state is not None and state["boot_id"] != host.boot_id()
+
+
 def put_back(machine: Machine) -> list[str]:
     """Go back to where the unconfirmed call began, values and ledger; returns what to say. The lock is held."""
     host = machine.host
@@ -192,7 +200,10 @@ def put_back(machine: Machine) -> list[str]:
         run_actions(host, actions)
     except ApplyError as error:
         failed["commands"] = str(error)
-    machine.reload_ledger().rewind(state["ledger"], failed)
+    ledger = machine.reload_ledger()
+    # The program stays: it may have been brought by the call that it now takes back.
+    stay = {key for key, entry in ledger.entries.items() if entry.kind == "program"}
+    ledger.rewind(state["ledger"], {*failed, *stay})
     if state["record"] is None:
         host.remove_file(RECORD)
     else:

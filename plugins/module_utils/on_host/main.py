@@ -4,6 +4,8 @@
 
     ai-workstation boot             bring back what boot, resume or a driver load took away
     ai-workstation verify [--json]  compare the machine with what was recorded
+    ai-workstation rollback         take back what was tuned: all, or by --owner and --key; --check, --force
+    ai-workstation restore          take back what no controller has confirmed; --boot: only that of an earlier boot
 
 Exit status of verify: 0 as recorded, 1 drift, 2 could not be checked.
 """
@@ -60,6 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="compare the machine with what was recorded")
     verify.add_argument("--json", action="store_true", help="print one JSON document")
     verify.set_defaults(run=_verify)
+    rollback = commands.add_parser("rollback", help="take back what was tuned")
+    rollback.add_argument("--owner", action="append", default=[], help="a role, or role/part; may be given again")
+    rollback.add_argument("--key", action="append", default=[], help="a key, or a pattern; may be given again")
+    rollback.add_argument("--force", action="store_true", help="also what someone else has changed since")
+    rollback.add_argument("--check", action="store_true", help="say what would go back, and write nothing")
+    rollback.set_defaults(run=_rollback)
+    restore = commands.add_parser("restore", help="take back what no controller has confirmed")
+    restore.add_argument("--boot", action="store_true", help="only what an earlier boot has left")
+    restore.set_defaults(run=_restore)
     return parser
 
 
@@ -86,3 +97,21 @@ def _verify(machine: Machine, given: argparse.Namespace) -> int:
     report = verify.against_record(machine)
     _say(json.dumps(report, indent=1) if given.json else "\n".join(verify.lines(report)))
     return verify.status(report)
+
+
+def _rollback(machine: Machine, given: argparse.Namespace) -> int:
+    from . import back  # noqa: PLC0415 -- each command imports what it needs
+
+    code = 0
+    for line in back.rollback(machine, tuple(given.owner), tuple(given.key), given.force, given.check):
+        code = code or int(line.startswith(back.LEFT))
+        _say(line)
+    return code
+
+
+def _restore(machine: Machine, given: argparse.Namespace) -> int:
+    from . import back  # noqa: PLC0415 -- each command imports what it needs
+
+    for line in back.restore(machine, given.boot):
+        _say(line)
+    return 0

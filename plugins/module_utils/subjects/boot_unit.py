@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine import program
 from ..engine.change import Draft
 from ..engine.machine import Machine
+from ..engine.switch import PATH as UNCONFIRMED
 from . import managed_files
 from .drop_in import FileLook, look_file, want_folders
 
@@ -42,6 +43,7 @@ NAME = "boot_unit"
 
 _KEY = f"program:{program.PATH}"
 SERVICE, WATCH, LATER = "ai-workstation.service", "ai-workstation.path", "ai-workstation-later.service"
+RESTORE = "ai-workstation-restore.service"
 _UNITS = "/etc/systemd/system"
 _RULES = "/etc/udev/rules.d/90-ai-workstation-events.rules"
 _FLAG = "/run/ai-workstation.event"
@@ -103,6 +105,22 @@ ExecStart=/usr/bin/sleep 10
 ExecStart=/usr/bin/touch {_FLAG}
 """
 
+# Not below: what goes back may be any of our files.
+_RESTORE_TEXT = f"""\
+[Unit]
+Description=Changes that nobody has confirmed go back
+ConditionPathExists={UNCONFIRMED}
+Before={SERVICE}
+
+[Service]
+Type=oneshot
+ExecStart={program.PATH} restore --boot
+TimeoutStartSec=600
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 _WATCH_TEXT = f"""\
 [Unit]
 Description=Drivers that were bound, for {SERVICE}
@@ -125,11 +143,13 @@ _FILES = managed_files.parse(
             {"path": f"{_UNITS}/{SERVICE}", "content": _SERVICE_TEXT, "actions": ["daemon-reload"]},
             {"path": f"{_UNITS}/{LATER}", "content": _LATER_TEXT, "actions": ["daemon-reload"]},
             {"path": f"{_UNITS}/{WATCH}", "content": _WATCH_TEXT, "actions": ["daemon-reload"]},
+            {"path": f"{_UNITS}/{RESTORE}", "content": _RESTORE_TEXT, "actions": ["daemon-reload"]},
             {"path": _RULES, "content": _RULES_TEXT, "actions": ["udev-reload"]},
         ],
         "units": [
             {"name": SERVICE, "unit_file": "enabled"},
             {"name": WATCH, "unit_file": "enabled", "active": True},
+            {"name": RESTORE, "unit_file": "enabled"},
         ],
     }
 )
