@@ -96,9 +96,7 @@ def outcome(plan: Plan, call: Call, files: BigFiles) -> dict[str, Any]:
     pinned = [step.wanted.path for _name, step in plan.steps if step.changes and not step.wanted.sha256]
     paths = {model.name: [f"{call.root}/{file.path}" for file in model.files] for model in plan.models if model.present}
     entries = planning.after(plan)
-    kept = {
-        use: sorted(name for name, entry in entries.items() if entry.purpose()[use]) for use in NOTHING.purpose()
-    }
+    kept = {use: sorted(name for name, entry in entries.items() if entry.purpose()[use]) for use in NOTHING.purpose()}
     return {
         "changed": plan.changed,
         "changes": changes,

@@ -105,7 +105,7 @@ ExecStart=/usr/bin/sleep 10
 ExecStart=/usr/bin/touch {_FLAG}
 """
 
-# Not below: what goes back may be any of our files.
+# Not shut in as the unit above is: what goes back may be any of our files.
 _RESTORE_TEXT = f"""\
 [Unit]
 Description=Changes that nobody has confirmed go back
