@@ -60,8 +60,10 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result: Any) -> None:
         data = _part(result, "result")
         if {"changes", "conflicts", "findings"} & data.keys():
-            role = _part(result, "task")._role  # noqa: SLF001 - there is no public way to a task's role
-            self._report(result).add(role.get_name().rpartition(".")[2] if role else "", data)
+            task = _part(result, "task")
+            role = task._role  # noqa: SLF001 - there is no public way to a task's role
+            name = role.get_name().rpartition(".")[2] if role else ""
+            self._report(result).add(name, data, task.get_name())
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:

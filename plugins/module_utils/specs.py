@@ -188,6 +188,8 @@ SPECS: dict[str, dict[str, Any]] = {
         "present": {"type": "raw", "aliases": ["parameters"]},
         "absent": {"type": "list", "elements": "str", "default": []},
         "accept": {"type": "list", "elements": "str", "default": []},
+        "trial": {"type": "bool", "default": False},
+        "trial_seconds": {"type": "int", "default": 1200},
         "name": {"type": "str", "default": "ai-workstation"},
     },
     "nvidia_gpu_state": {

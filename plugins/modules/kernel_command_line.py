@@ -46,6 +46,28 @@ options:
     type: list
     elements: str
     default: []
+  trial:
+    description:
+      - A changed command line does not become the default at once. The next boot tries it, once, from a menu entry of
+        its own (the default entry with O(present), made by our script in C(/etc/grub.d)) that C(next_entry) of
+        GRUB's environment names. The boot after that is the old one, whatever happens.
+      - The next call with the same parameters finds the trial running and makes it the default, without a further
+        reboot. Where the machine came back on the old command line, that call withdraws the trial and fails; the call
+        after it tries again.
+      - The kernel on trial reboots when it panics, oopses or hangs (C(panic=30), C(oops=panic),
+        C(softlockup_panic=1), C(hung_task_panic=1), and the hardware watchdog where there is one). The end of the
+        trial sets these back, but for the watchdog, which stays until the next boot.
+      - Refused, with the reason, where GRUB cannot write its environment block (LVM, RAID, encryption, btrfs, ZFS),
+        where the machine was not booted through GRUB or the default entry has no Linux kernel.
+      - What the running kernel shows already, and the release of all parameters, is written directly.
+    type: bool
+    default: false
+  trial_seconds:
+    description:
+      - How long after its boot a machine on trial waits for the next call before it reboots to the old command line,
+        the way back where the new one costs the network.
+    type: int
+    default: 1200
   name:
     description: Names the file in C(/etc/default/grub.d).
     type: str
@@ -75,6 +97,12 @@ EXAMPLES = r"""
     present:
       - nosmt
       - intel_iommu=on
+
+- name: Try it for one boot first; the same call after that boot makes it the default
+  ai_infra.workstation.kernel_command_line:
+    present:
+      iommu: pt
+    trial: true
 """
 
 RETURN = r"""
@@ -132,6 +160,11 @@ waiting:
   type: list
   elements: str
   sample: [iommu]
+trial:
+  description:
+    - V(waits) for the boot that tries the parameters, V(confirmed) by this call, or V(none).
+  returned: success
+  type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule

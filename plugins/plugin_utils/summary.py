@@ -25,7 +25,10 @@ class HostReport:
     reboot: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def add(self, role: str, data: Mapping[str, Any]) -> None:
+    def __post_init__(self) -> None:
+        self._asked: dict[tuple[str, str], list[str]] = {}
+
+    def add(self, role: str, data: Mapping[str, Any], task: str = "") -> None:
         """Take in the result of one task of a role."""
         plan = (data.get("ansible_facts") or {}).get("workstation_plan")
         if plan:
@@ -35,7 +38,9 @@ class HostReport:
         self.conflicts += data.get("conflicts") or ()
         self.findings += data.get("findings") or ()
         self.warnings += data.get("warnings") or ()
-        self.reboot += data.get("reboot_reasons") or ()
+        # The last word of a role's task counts: after a reboot it is asked again.
+        self._asked[role, task if role else str(len(self._asked))] = list(data.get("reboot_reasons") or ())
+        self.reboot = [reason for reasons in self._asked.values() for reason in reasons]
 
 
 def render(host: str, report: HostReport, check: bool) -> Iterator[str]:
@@ -47,7 +52,7 @@ def render(host: str, report: HostReport, check: bool) -> Iterator[str]:
     yield from _skipped(report)
     yield from _findings(report)
     yield from _plain("WARNINGS", report.warnings)
-    yield from _plain("A REBOOT IS NEEDED", report.reboot)
+    yield from _plain("A REBOOT IS NEEDED  (site.yml does it with -e workstation_reboot_allowed=true)", report.reboot)
     # The block CONFLICTS has them one by one: here their number is enough.
     shown = r"\1, see CONFLICTS above" if report.conflicts else r"\g<0>"
     yield from _plain("ERRORS", (re.sub(r"(: \d+ conflicts?): .*", shown, error) for error in report.errors))

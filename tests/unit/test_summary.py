@@ -105,3 +105,15 @@ def test_without_conflicts_there_is_no_such_block() -> None:
     report = HostReport()
     report.add("workstation_plan", {"conflicts": []})
     assert "CONFLICTS" not in text(report)
+
+
+def test_the_last_word_of_a_task_says_whether_a_reboot_is_needed() -> None:
+    report = HostReport()
+    report.add("os_tuning", {"changes": [], "reboot_reasons": ["a", "b"]}, "Tune")
+    report.add("os_tuning", {"changes": [], "reboot_reasons": ["c"]}, "Other")
+    report.add("", {"changes": [], "reboot_reasons": ["d"]}, "Tune")
+    report.add("", {"changes": [], "reboot_reasons": ["e"]}, "Tune")
+    report.add("os_tuning", {"changes": [], "reboot_reasons": ["b"]}, "Tune")
+    assert report.reboot == ["b", "c", "d", "e"]
+    (title,) = [line for line in render("host", report, check=False) if "A REBOOT IS NEEDED" in line]
+    assert "-e workstation_reboot_allowed=true" in title

@@ -37,7 +37,9 @@ ACTIONS = {
 
 # restart:UNIT restarts a unit that runs and reads its file only when it starts; after all the others.
 _RESTART = "restart:"
-_NO_SUCH_UNIT = 5  # what systemctl answers for a unit that it does not know; one that is gone needs no restart
+# stop:UNIT stops one whose file is about to go, or is gone.
+_STOP = "stop:"
+_NO_SUCH_UNIT = 5  # what systemctl answers for a unit that it does not know; one that is gone is as wanted
 
 
 def restart(unit: str) -> str:
@@ -45,9 +47,16 @@ def restart(unit: str) -> str:
     return _RESTART + unit
 
 
+def stop(unit: str) -> str:
+    """The action that stops a unit."""
+    return _STOP + unit
+
+
 def _action(name: str) -> Action:
     if name.startswith(_RESTART):
         return Action(("systemctl", "try-restart", name[len(_RESTART) :]), "/run/systemd/system")
+    if name.startswith(_STOP):
+        return Action(("systemctl", "stop", name[len(_STOP) :]), "/run/systemd/system")
     return ACTIONS[name]
 
 
@@ -64,7 +73,7 @@ def run_actions(host: Host, names: Iterable[str]) -> list[str]:
     for name in done:
         argv = _action(name).argv
         result = host.act(argv)
-        if result.code and not (name.startswith(_RESTART) and result.code == _NO_SUCH_UNIT):
+        if result.code and not (name.startswith((_RESTART, _STOP)) and result.code == _NO_SUCH_UNIT):
             words = (result.err or result.out).strip().splitlines()
             raise ApplyError(f"{' '.join(argv)} failed with code {result.code}: {words[-1] if words else 'no message'}")
     return done

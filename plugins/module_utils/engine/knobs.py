@@ -19,6 +19,7 @@ undoing and verifying are derived from the pair and written once, in transaction
     unit_active  active or inactive
     module       a kernel module: loaded or absent
     program      the executable file of program.py, by a hash of what is inside; None: absent
+    grub_next_entry  what GRUB boots once, address its environment block; "": GRUB has booted it
     nvml         one property of one GPU, address UUID/property (doors/nvml.py)
 """
 
@@ -31,6 +32,7 @@ from ..doors.host import FileState, Host
 from ..values import cpu_list, cpu_mask, cpus, mount_text, print_cpu_mask, selected, words
 from . import program
 from .change import Place, Value
+from .grub import grub_environment, set_next_entry
 from .interrupts import interrupts
 from .machine import Machine
 
@@ -279,6 +281,14 @@ def _write_module(machine: Machine, name: str, value: Value) -> None:
         raise OSError(code, f"{' '.join(argv)}: {result.err.strip()}")
 
 
+def _read_grub_next_entry(machine: Machine, path: str) -> Value:
+    return (grub_environment(machine.host, path) or {}).get("next_entry")
+
+
+def _write_grub_next_entry(machine: Machine, path: str, value: Value) -> None:
+    set_next_entry(machine.host, path, value)
+
+
 def _read_nvml(machine: Machine, address: str) -> Value:
     uuid, _slash, name = address.partition("/")
     return machine.nvml().read(uuid, name)
@@ -306,6 +316,7 @@ _KINDS: dict[str, tuple[_Reader, _Writer]] = {
     "unit_active": (_read_unit_active, _write_unit_active),
     "module": (_read_module, _write_module),
     "program": (program.read, program.write),
+    "grub_next_entry": (_read_grub_next_entry, _write_grub_next_entry),
     "nvml": (_read_nvml, _write_nvml),
 }
 

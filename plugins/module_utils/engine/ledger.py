@@ -24,6 +24,8 @@ from .change import Change, Place, Value
 PATH = "/var/lib/ai-workstation/ledger.json"
 LOCK = "/var/lib/ai-workstation/lock"
 _VERSION = 1
+# What a value of ours becomes by itself, by kind of knob: GRUB empties next_entry when it boots that.
+_BECOMES = {"grub_next_entry": ""}
 
 
 @dataclass
@@ -54,7 +56,8 @@ class Entry:
 
     def is_ours(self, live: Value) -> bool:
         """Whether the live value is one that we brought about, perhaps just before the run was killed."""
-        return live == self.ours or live in self.intent or (bool(self.touched_by) and None in self.intent)
+        moved_on = self.kind in _BECOMES and live == _BECOMES[self.kind]
+        return live in (self.ours, *self.intent) or (bool(self.touched_by) and None in self.intent) or moved_on
 
 
 class Ledger:

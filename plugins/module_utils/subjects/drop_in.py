@@ -44,8 +44,13 @@ def look_file(machine: Machine, path: str) -> FileLook:
         missing.insert(0, folder)
         folder = posixpath.dirname(folder)
     state = machine.host.file(path)
-    ours = f"file:{path}" in machine.ledger.entries or (state is not None and state.content.startswith(_MARK))
+    ours = f"file:{path}" in machine.ledger.entries or (state is not None and _marked(state.content))
     return FileLook(path, state, tuple(missing), not machine.host.writable(folder), ours)
+
+
+def _marked(content: str) -> bool:
+    """Whether the first line is ours; in a script it is the second."""
+    return (content.partition("\n")[2] if content.startswith("#!") else content).startswith(_MARK)
 
 
 def want_file(

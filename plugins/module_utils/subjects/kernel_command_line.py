@@ -17,7 +17,7 @@ from typing import Any
 from ..engine.change import Change, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
-from ..values import choice
+from ..values import choice, integer
 from .command_line import (
     GrubFiles,
     Parameter,
@@ -29,6 +29,7 @@ from .command_line import (
     read_grub_files,
     same_name,
 )
+from .command_line_trial import SCRIPT, TrialLook, end_choice, end_files, look_trial, mark, trial_keys, want_trial
 from .drop_in import HEADER, FileLook, look_file, want_file
 
 NAME = "kernel_command_line"
@@ -87,6 +88,12 @@ class Desired:
     accept: frozenset[str]
     path: str
     optional: frozenset[str]
+    trial: bool
+    trial_seconds: int
+
+    @property
+    def content(self) -> str:
+        return f'{HEADER}{_VARIABLE}="${_VARIABLE} {print_command_line(self.present)}"\n'
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ class Snapshot:
     entry: tuple[Parameter, ...] | None  # the first boot entry; None: cannot be read
     entry_is_newer: bool
     waiting: tuple[str, ...]  # removed earlier in this boot
+    trial: TrialLook
 
 
 def parse(params: Mapping[str, Any]) -> Desired:
@@ -127,6 +135,8 @@ def parse(params: Mapping[str, Any]) -> Desired:
         accept,
         f"{FOLDER}/99-zz-{name}.cfg",
         frozenset(params.get("optional") or ()),
+        bool(params.get("trial")),
+        integer("trial_seconds", params.get("trial_seconds", 1200), 60, 86400),
     )
 
 
@@ -202,20 +212,23 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
     live = file.state.to_json() if file.state else None
     ours = entry is not None and entry.owner == desired.owner and entry.is_ours(live)
     grub_cfg = host.text(GRUB_CFG)
+    running = parse_command_line(host.text("/proc/cmdline") or "")
+    to_try = desired.trial and desired.present and not (file.state and file.state.content == desired.content)
     return Snapshot(
         file,
         (entry.original,) if entry and ours else None,
         grub and f"no GRUB as Debian and Ubuntu have it ({grub}); set the parameters where this machine boots from",
         read_grub_files(texts, desired.path),
-        tuple(parse_command_line(host.text("/proc/cmdline") or "")),
+        tuple(running),
         None if grub_cfg is None else tuple(first_entry(grub_cfg)),
         host.modified(GRUB_CFG) > host.modified(desired.path),
-        tuple(machine.ledger.waiting(f"file:{desired.path}")),
+        tuple({*machine.ledger.waiting(f"file:{desired.path}"), *machine.ledger.waiting(f"file:{SCRIPT}")}),
+        look_trial(machine, running, bool(to_try and not grub)),
     )
 
 
 def decide(desired: Desired, snapshot: Snapshot) -> Draft:
-    draft = Draft(knows_reboot={f"file:{desired.path}"})
+    draft = Draft(knows_reboot={f"file:{desired.path}", *trial_keys()}, report={"trial": "none"})
     wanted = by_name(desired.present)
     if wanted and desired.optional.issuperset({name for name, _value in desired.present}):
         draft.optional |= {f"file:{desired.path}"}
@@ -225,24 +238,76 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
         wanted = {}
     elif wanted:
         _check_others(draft, desired, snapshot.others)
-        content = f'{HEADER}{_VARIABLE}="${_VARIABLE} {print_command_line(desired.present)}"\n'
         waits = bool(not_shown(desired.present, snapshot.running) or removed)
-        more: dict[str, Any] = {"actions": ("update-grub",), "reboot_required": waits, "until_reboot": tuple(removed)}
-        want_file(draft, snapshot.file, content, scope="boot", **more)
-        if not draft.changes:
-            _check_entry(draft, desired, snapshot)
-    elif snapshot.file.state and snapshot.owned_original:
-        _want_release(draft, snapshot, removed)
+        if waits and _to_try(desired, snapshot):
+            _try(draft, desired, snapshot, removed)
+        else:
+            _set(draft, desired, snapshot, waits, removed)
+    else:
+        end_choice(draft, snapshot.trial)
+        if snapshot.file.state and snapshot.owned_original:
+            _want_release(draft, snapshot, removed)
+        end_files(draft, snapshot.trial, removed)
     _check_absent(draft, desired, snapshot)
     _say_reboots(draft, desired.present if wanted else (), removed, snapshot)
     return draft
 
 
-def _own(snapshot: Snapshot) -> list[str]:
-    """The names in our file as it is now."""
+def _to_try(desired: Desired, snapshot: Snapshot) -> bool:
+    """Whether the default would change, to something that does not run yet, and is to be tried first."""
+    content = snapshot.file.state.content if snapshot.file.state else ""
+    on_trial = snapshot.trial.running == mark(desired.present, desired.path)
+    return desired.trial and content != desired.content and not on_trial
+
+
+def _try(draft: Draft, desired: Desired, snapshot: Snapshot, removed: list[str]) -> None:
+    """The default stays as it is; the next boot tries what is wanted."""
+    trial, file = snapshot.trial, snapshot.file
+    tries = print_command_line(desired.present)
+    if file.state:  # as it is, with its folders
+        want_file(draft, file, file.state.content, file.state.mode, file.state.uid, file.state.gid)
+    draft.covered.add(f"file:{file.path}")
+    draft.report["trial"] = "failed" if trial.tried and trial.tries == tries else "waits"
+    if draft.report["trial"] == "failed":
+        end_choice(draft, trial)
+        end_files(draft, trial, removed)
+        draft.failure = (
+            f"the trial of {tries} failed: the machine did not come up with it, or nobody confirmed it in time, and it "
+            "is back on the old command line; the trial is withdrawn: look at the console and at journalctl -b -1, "
+            "change the parameters, or run again for another trial"
+        )
+    elif trial.obstacle:
+        draft.cannot(
+            f"file:{file.path}",
+            f"trial: {trial.obstacle}; set trial: false (os_tuning_kernel_parameters_trial) to write the default",
+        )
+    else:
+        want_trial(draft, trial, desired.present, _own_text(snapshot), desired.path, desired.trial_seconds)
+
+
+def _set(draft: Draft, desired: Desired, snapshot: Snapshot, waits: bool, removed: list[str]) -> None:
+    """What is wanted becomes the default: no trial was asked for, or it runs."""
+    end_choice(draft, snapshot.trial)
+    more: dict[str, Any] = {"actions": ("update-grub",), "reboot_required": waits, "until_reboot": tuple(removed)}
+    want_file(draft, snapshot.file, desired.content, scope="boot", **more)
+    if not draft.changes:
+        _check_entry(draft, desired, snapshot)
+    end_files(draft, snapshot.trial)
+    if draft.changes and snapshot.trial.running == mark(desired.present, desired.path):
+        draft.report["trial"] = "confirmed"
+
+
+def _own_text(snapshot: Snapshot) -> str:
+    """The parameters in our file as it is now."""
     text = snapshot.file.state.content if snapshot.file.state else ""
     lines = [line.partition("=")[2].strip().strip('"') for line in text.splitlines() if line.startswith(_VARIABLE)]
-    return [same_name(name) for line in lines for name, _value in parse_command_line(line) if name[0] != "$"]
+    return " ".join(line.partition(" ")[2] for line in lines)
+
+
+def _own(snapshot: Snapshot) -> list[str]:
+    """The names in our file as it is now, and in the trial that runs."""
+    tries = snapshot.trial.tries if snapshot.trial.running else ""
+    return [same_name(name) for name, _value in parse_command_line(f"{_own_text(snapshot)} {tries}")]
 
 
 def _removed(desired: Desired, snapshot: Snapshot, wanted: set[str]) -> list[str]:
