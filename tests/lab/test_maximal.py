@@ -46,7 +46,7 @@ def test_maximal_goes_back_over_two_reboots(vm: Vm, controller: Controller, proo
 def test_a_killed_run_is_finished_by_the_next_and_goes_back(vm: Vm, controller: Controller, moment: str, proof) -> None:
     before = state.look(vm)
     running = controller.start("site.yml", maximal.VARIABLES)
-    vm.await_true(f"grep -qF '\"{moment}\"' {LEDGER}", limit=300, pause=0.05)
+    vm.await_true(f"grep -qF '\"{moment}\"' {LEDGER}", limit=900, pause=0.05)
     vm.ssh("pkill -KILL -x python3")
     assert running.wait().code != 0
     controller.play("site.yml", maximal.VARIABLES).ok()

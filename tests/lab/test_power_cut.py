@@ -29,12 +29,12 @@ def cut(vm: Vm, controller: Controller, book: str, moment: str) -> None:
     """Start a playbook, and take the power away when a condition holds in the machine."""
     running = controller.start(book, maximal.VARIABLES)
     try:
-        vm.await_true(moment, limit=300, pause=0.02)
+        vm.await_true(moment, limit=900, pause=0.02)
         vm.power_cut()
     finally:
         running.abandon()
     vm.boot()
-    assert vm.ssh("systemctl is-system-running --wait", timeout=240, check=False).strip() == "running"
+    assert vm.ssh("systemctl is-system-running --wait", timeout=600, check=False).strip() == "running"
 
 
 @pytest.mark.parametrize("moment", DURING_APPLY)

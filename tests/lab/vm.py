@@ -32,8 +32,8 @@ from hardware import DISKS, WORKSTATION, Hardware
 from qmp import Qmp
 from remote import MachineError, Remote
 
-BOOT_LIMIT = 240  # seconds from power to SSH; on emulated processors it takes 25 to 60
-DOWN_LIMIT = 120  # seconds from systemctl reboot to silence
+BOOT_LIMIT = 480  # seconds from power to SSH; it takes 25 to 60, on a busy machine minutes
+DOWN_LIMIT = 240  # seconds from systemctl reboot to silence
 CLEAN = "clean"  # name of the snapshot
 
 
