@@ -59,7 +59,7 @@ def of_changes(machine: Machine, changes: Iterable[Mapping[str, Any]]) -> Report
         for key, entry in machine.ledger.entries.items()
         if key not in moved and not knobs.has_getter(Place(key, entry.kind, entry.address))
     ]
-    return {"drift": drifted(machine, changes), "not_verifiable": blind, "not_checked": [], "matching": None}
+    return {"drift": _once(drifted(machine, changes)), "not_verifiable": blind, "not_checked": [], "matching": None}
 
 
 def drifted(machine: Machine, changes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
