@@ -37,6 +37,6 @@ update-models: ## load the declared models of HOST
 	@scripts/setup
 	@ansible-playbook $(from) playbooks/models.yml -l $(HOST) -e models_action=load $(ARGS)
 
-install: ## deploy runtime, models and services on HOST
+install: ## deploy what the inventory declares for HOST
 	@scripts/setup
-	@ansible-playbook $(from) playbooks/stack.yml -l $(HOST) $(ARGS)
+	@ansible-playbook $(from) site.yml -l $(HOST) $(ARGS)

@@ -126,3 +126,10 @@ def test_a_service_that_is_not_well_is_named(make) -> None:
     done = make("gpu-up")
     assert done.returncode == 2
     assert "stack: llama_gpu: exited; see 'make logs'" in done.stderr
+
+
+def test_install_and_models_are_playbooks_for_the_host_and_inventory_of_the_consumer(make) -> None:
+    for target, play in (("install", "site.yml"), ("update-models", "playbooks/models.yml")):
+        said = make("--dry-run", target, "HOST=ws5090", "INVENTORY=../inventory").stdout
+        assert f"ansible-playbook -i ../inventory {play} -l ws5090" in said
+        assert (ROOT / play).is_file()
