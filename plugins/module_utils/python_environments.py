@@ -263,8 +263,11 @@ def _account(one: Environment) -> pwd.struct_passwd:
 
 
 def _settings(*more: str) -> list[str]:
-    """env(1) with what decides where packages come from; the door clears the rest."""
-    return ["env", *(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_SETTINGS)), *more]
+    """env(1) with what decides where packages come from; the door clears the rest.
+
+    In /, since uv reads settings of the current folder, which another user may not even enter.
+    """
+    return ["env", "--chdir=/", *(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_SETTINGS)), *more]
 
 
 def _last(done: Completed) -> str:
