@@ -267,7 +267,8 @@ def _settings(*more: str) -> list[str]:
 
     In /, since uv reads settings of the current folder, which another user may not even enter.
     """
-    return ["env", "--chdir=/", *(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_SETTINGS)), *more]
+    passed = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(_SETTINGS)]
+    return ["env", "--chdir=/", *passed, *more]
 
 
 def _last(done: Completed) -> str:
