@@ -30,7 +30,7 @@ class Remote:
     def ssh_options(self) -> list[str]:
         """Options for ssh, shared with Ansible: one connection serves all."""
         return [
-            *("-i", str(self.key), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"),
+            *("-i", str(self.key), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=90"),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=12"),
             *("-o", "ControlMaster=auto", "-o", "ControlPersist=300", "-o", f"ControlPath={self.folder}/ssh"),

@@ -106,7 +106,7 @@ class Vm(Remote):
         deadline = time.monotonic() + DOWN_LIMIT + BOOT_LIMIT
         retry = time.monotonic() + DOWN_LIMIT + BOOT_LIMIT / 2
         while time.monotonic() < deadline:
-            done = self.try_ssh("cat /proc/sys/kernel/random/boot_id", timeout=15)
+            done = self.try_ssh("cat /proc/sys/kernel/random/boot_id", timeout=60)
             if done.returncode == 0 and done.stdout.strip() != before:
                 return
             self._alive()
@@ -215,7 +215,7 @@ class Vm(Remote):
     def wait_for_ssh(self, limit: float = BOOT_LIMIT) -> None:
         """Wait until the machine answers."""
         deadline = time.monotonic() + limit
-        while self.try_ssh("true", timeout=30).returncode:
+        while self.try_ssh("true", timeout=120).returncode:
             self._alive()
             if time.monotonic() > deadline:
                 raise self.error(f"no SSH within {limit:g} s")
