@@ -129,3 +129,9 @@ def selected(text: str) -> str:
 def offered(text: str) -> tuple[str, ...]:
     """All the words of a kernel choice file, in its order."""
     return tuple(text.replace("[", " ").replace("]", " ").split())
+
+
+def version(text: str | None) -> tuple[int, ...]:
+    """The numbers of a version, to compare: 570.86.16-0ubuntu1 is (570, 86, 16). Nothing known is less than all."""
+    found = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", text or "")
+    return tuple(int(part) for part in found.group(1).split(".")) if found else ()

@@ -24,8 +24,9 @@ options:
     suboptions:
       path:
         description:
-          - A path below C(/etc/default), C(/etc/modprobe.d), C(/etc/modules-load.d), C(/etc/security/limits.d),
-            C(/etc/sysctl.d), C(/etc/systemd), C(/etc/tmpfiles.d) or C(/etc/udev/rules.d). Missing folders are made.
+          - A path below C(/etc/apt/apt.conf.d), C(/etc/apt/preferences.d), C(/etc/default), C(/etc/modprobe.d),
+            C(/etc/modules-load.d), C(/etc/security/limits.d), C(/etc/sysctl.d), C(/etc/systemd), C(/etc/tmpfiles.d) or
+            C(/etc/udev/rules.d). Missing folders are made.
         type: str
         required: true
       content:

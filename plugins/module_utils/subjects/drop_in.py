@@ -15,8 +15,8 @@ from ..engine.change import Draft
 from ..engine.machine import Machine
 from ..values import words
 
-_MARK = "# Written by ai_infra.workstation"
-HEADER = f"{_MARK}; changes here are lost. Undo: playbooks/rollback.yml\n"
+MARK = "# Written by ai_infra.workstation"
+HEADER = f"{MARK}; changes here are lost. Undo: playbooks/rollback.yml\n"
 
 # Where sysctl.d files live, strongest first (sysctl.d(5)).
 _SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
@@ -50,7 +50,7 @@ def look_file(machine: Machine, path: str) -> FileLook:
 
 def _marked(content: str) -> bool:
     """Whether the first line is ours; in a script it is the second."""
-    return (content.partition("\n")[2] if content.startswith("#!") else content).startswith(_MARK)
+    return (content.partition("\n")[2] if content.startswith("#!") else content).startswith(MARK)
 
 
 def want_file(

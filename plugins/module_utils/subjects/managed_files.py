@@ -27,6 +27,8 @@ NAME = "managed_files"
 
 # Where drop-ins of tuning belong; accounts, scheduled commands and rights of users are not ours to write.
 FOLDERS = (
+    "/etc/apt/apt.conf.d",
+    "/etc/apt/preferences.d",
     "/etc/default",
     "/etc/modprobe.d",
     "/etc/modules-load.d",
