@@ -13,7 +13,7 @@ description:
   - The key is fetched, and its fingerprint compared, before apt is told of it. A block that holds any other key is
     refused. No gpg is needed on the target.
   - A key that is in the file already and has the right fingerprint is not fetched again.
-  - A repository that another file names is refused, because apt does not work with two keys for one.
+  - A repository that another file names is not named twice, because apt does not work with two keys for one.
 options:
   name:
     description: A name of our own, small letters, digits and dashes.
@@ -50,6 +50,11 @@ options:
     type: list
     elements: str
     default: []
+  existing:
+    description: What to do when another file names the repository. V(keep) takes that one, with the key it has.
+    type: str
+    choices: [refuse, keep]
+    default: refuse
   state:
     description: Whether the repository is there.
     type: str
@@ -120,6 +125,7 @@ def main() -> None:
             "key_url": {"type": "str", "no_log": False},
             "key": {"type": "str", "no_log": False},
             "fingerprints": words,
+            "existing": {"type": "str", "choices": ["refuse", "keep"], "default": "refuse"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,

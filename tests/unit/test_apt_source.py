@@ -77,6 +77,7 @@ def call(kernel: FakeKernel, web: Web, check: bool = False, **params: Any) -> di
         "key_url": URL,
         "key": None,
         "fingerprints": PRINTS[:1],
+        "existing": "refuse",
         "state": "present",
     }
     return converge({**given, **params}, check, kernel, web)
@@ -142,8 +143,10 @@ def test_a_renewed_fingerprint_fetches_the_key_again(kernel: FakeKernel) -> None
 def test_a_repository_that_another_file_names_is_refused_with_the_line(kernel: FakeKernel) -> None:
     theirs = f"{FOLDER}/docker.list"
     kernel.put(theirs, "# https://repo.example/debian\ndeb [signed-by=/k] https://repo.example/debian/ trixie stable")
-    with pytest.raises(RefusedError, match=f"is in {theirs} line 2 already"):
+    with pytest.raises(RefusedError, match=f"{theirs} line 2 has this repository already"):
         call(kernel, Web())
+    assert not call(kernel, Web("not asked"), existing="keep")["changed"]
+    assert not kernel.writes
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_link_in_the_way_is_named(kernel: FakeKernel) -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (entry("/etc/systemd/../boot/x"), "not a plain path below one of /etc/default"),
+        (entry("/etc/systemd/../boot/x"), "not a plain path below one of /etc/apt"),
         (entry("/root/.bashrc"), "not a plain path below one of"),
         (entry("/etc/shadow"), "not a plain path below one of"),
         (entry("/etc/sudoers.d/ai"), "not a plain path below one of"),

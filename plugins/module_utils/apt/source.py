@@ -52,7 +52,7 @@ def converge(params: dict[str, Any], check_mode: bool, host: Host, download: Cal
     }
 
 
-def _wanted(params: dict[str, Any], host: Host, path: str, now: str, download: Callable[[str], str]) -> str:
+def _wanted(params: dict[str, Any], host: Host, path: str, now: str, download: Callable[[str], str]) -> str | None:
     for name in ("uris", "suites", "fingerprints"):
         if not params[name]:
             raise InputError(f"{name}: needed with state=present")
@@ -62,7 +62,14 @@ def _wanted(params: dict[str, Any], host: Host, path: str, now: str, download: C
     for text in trusted:
         if not _PRINT.fullmatch(text):
             raise InputError(f"fingerprints: '{text}' must be 40 hexadecimal digits")
-    _refuse_twice(host, path, params["uris"])
+    other = _elsewhere(host, path, params["uris"])
+    if other and params["existing"] == "keep":
+        return now or None
+    if other:
+        raise RefusedError(
+            f"uris: {other} has this repository already, and apt refuses one with two keys: remove it there, or set "
+            "existing to keep"
+        )
     key = params["key"] or _key_in(now)
     if not key or (not params["key"] and not _is_trusted(key, trusted)):
         key = download(params["key_url"])
@@ -99,19 +106,14 @@ def _is_trusted(key: str, trusted: list[str]) -> bool:
         return False
 
 
-def _refuse_twice(host: Host, own: str, uris: list[str]) -> None:
-    """apt stops working altogether when two files name one repository with different keys."""
+def _elsewhere(host: Host, own: str, uris: list[str]) -> str:
+    """Where another file names one of the addresses: apt stops working when the two have different keys."""
     for path in ["/etc/apt/sources.list", *host.glob(f"{FOLDER}/*.list"), *host.glob(f"{FOLDER}/*.sources")]:
-        if path == own:
-            continue
-        for number, line in enumerate((host.text(path) or "").splitlines(), 1):
+        for number, line in enumerate((host.text(path) or "").splitlines() if path != own else (), 1):
             words = [] if line.lstrip().startswith("#") else [word.rstrip("/") for word in line.split()]
-            for uri in uris:
-                if uri.rstrip("/") in words:
-                    raise RefusedError(
-                        f"uris: {uri} is in {path} line {number} already, and apt refuses a repository with two keys: "
-                        "remove it there, or leave this repository alone here"
-                    )
+            if any(uri.rstrip("/") in words for uri in uris):
+                return f"{path} line {number}"
+    return ""
 
 
 def _write(host: Host, path: str, text: str | None) -> None:
