@@ -106,3 +106,21 @@ def test_what_was_masked_first_and_stopped_later_is_unmasked_before_it_starts(ke
     assert kernel.units["ppd.service"] == ["masked", "inactive"]
     call(kernel)
     assert kernel.units["ppd.service"] == ["enabled", "active"]
+
+
+def test_what_an_administrator_masked_stays_masked_unless_it_is_asked_for_by_name(kernel: FakeSystemd) -> None:
+    kernel.units["fstrim.timer"] = ["masked", "inactive"]
+    outcome = call(kernel, TRIM, optional=["fstrim.timer"])
+    assert (outcome["changed"], kernel.units["fstrim.timer"]) == (False, ["masked", "inactive"])
+    assert {skip["key"] for skip in outcome["skipped_keys"]} == {"unit_file:fstrim.timer", "unit_active:fstrim.timer"}
+    assert "the administrator has masked it" in outcome["skipped_keys"][0]["reason"]
+    call(kernel, TRIM)
+    assert kernel.units["fstrim.timer"] == ["enabled", "active"]
+    call(kernel)
+    assert kernel.units["fstrim.timer"] == ["masked", "inactive"]
+
+
+def test_what_we_masked_we_unmask_also_where_only_a_profile_asks(kernel: FakeSystemd) -> None:
+    call(kernel, {**TRIM, "unit_file": "masked", "active": None})
+    call(kernel, TRIM, optional=["fstrim.timer"])
+    assert kernel.units["fstrim.timer"] == ["enabled", "active"]
