@@ -87,7 +87,9 @@ class ActionModule(ActionBase):
             raise PlanFileError(
                 f"plan {path}: no role of ours ran in this play, there is nothing to write; use playbooks/plan.yml"
             )
-        names = sorted((known() - _OF_THE_PLAY) & task_vars.keys())
+        # Of the roles that a plan is for. Others have variables with secrets, which a plan must not hold.
+        planned = ("workstation_", *(f"{call.role}_" for call in calls))
+        names = sorted(name for name in (known() - _OF_THE_PLAY) & task_vars.keys() if name.startswith(planned))
         variables = {name: plain(self._templar.template(task_vars[name])) for name in names}
         defaults = {name: option["default"] for name, option in specifications().items() if "default" in option}
         document = compose(machine, plain(plan), variables, defaults, calls)

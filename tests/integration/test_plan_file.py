@@ -155,3 +155,11 @@ def test_a_plan_of_another_machine_or_changed_by_hand_is_refused(bed: Bed) -> No
     done, report = bed.apply()
     refused(done, {"box": report["other"]}, "other.json: No such file or directory; playbooks/plan.yml makes plans")
     assert bed.untouched()
+
+
+def test_a_plan_holds_no_secrets_of_other_roles(bed: Bed) -> None:
+    bed.variables["service_stack_secrets"] = [{"name": "key", "value": "sesame-open-1"}]
+    plan = bed.plan()
+    assert "gpu_tuning_power_limit" in plan["variables"]
+    for file in bed.plans.iterdir():
+        assert "sesame" not in file.read_text()

@@ -104,6 +104,9 @@ class FakeEngine:
 
     def _up(self, name: str, content: dict[str, Any], *, start: bool, again: bool) -> Completed:
         one = content["services"][name]
+        for mount in one.get("volumes", ()):
+            if mount["type"] == "volume" and mount["source"] not in content.get("volumes", {}):
+                return Completed(FAILED, "", f"service {name} refers to undefined volume {mount['source']}")
         image = self.images.get(one["image"], one["image"])
         if image not in self.images.values():
             return Completed(FAILED, "", " Pulling \nError response from daemon: no such image\n")

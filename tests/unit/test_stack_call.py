@@ -56,7 +56,7 @@ class Bed:
 
 def _definition(one: dict[str, Any]) -> dict[str, Any]:
     found = {"image": one.pop("image", "good:1"), "user": "10001:10001", "pull_policy": "never", "volumes": []}
-    for key in ("cpuset", "mem_limit", "ports", "configs", "secrets"):
+    for key in ("cpuset", "mem_limit", "ports", "configs", "secrets", "volumes"):
         if key in one:
             found[key] = one.pop(key)
     return found
@@ -420,3 +420,26 @@ def test_killed_at_any_write_the_next_run_converges(tmp_path) -> None:
         assert change(bed)["changed"] is False, point
         bed.run(state="absent")
         assert not bed.kernel.exists(FOLDER), point
+
+
+def test_killed_while_units_are_installed_absent_still_removes_them(bed) -> None:
+    def kill(path: str) -> None:
+        if path == "systemctl restart watch.service":
+            raise Killed
+
+    bed.kernel.before_write = kill
+    with pytest.raises(Killed):
+        bed.run(a(), units=[UNIT])
+    bed.kernel.before_write = lambda _path: None
+    bed.run(state="absent")
+    assert not bed.kernel.exists("/etc/systemd/system/watch.service")
+    assert not bed.kernel.exists(UNIT["program_path"])
+
+
+def test_the_last_good_version_keeps_its_volumes(bed) -> None:
+    cache = {"type": "volume", "source": "a_cache", "target": "/cache"}
+    bed.run(a(volumes=[cache]))
+    assert bed.on_disk()["volumes"] == {"a_cache": {}}
+    with pytest.raises(ApplyError, match="returned to its last good version"):
+        bed.run(a(image="bad:1"))
+    assert bed.on_disk()["volumes"] == {"a_cache": {}}
