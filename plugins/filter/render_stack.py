@@ -14,10 +14,12 @@ from ..plugin_utils import stack
 from ..plugin_utils.plain import plain
 
 
-def render_stack(services: Any, options: Any = None, placement: Any = None, facts: Any = None) -> dict[str, Any]:
+def render_stack(
+    services: Any, options: Any = None, placement: Any = None, facts: Any = None, gateway: Any = None
+) -> dict[str, Any]:
     """The rendered stack; what is wrong, all of it, is one error."""
     try:
-        return stack.render(plain(services), plain(options or {}), plain(placement or {}), facts or {})
+        return stack.render(plain(services), plain(options or {}), plain(placement or {}), facts or {}, plain(gateway))
     except WorkstationError as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The service stack: declared services become one compose file. Pure, on the controller.
 
-   render(services, options, placement, facts)
+   render(services, options, placement, facts, gateway)
 
 wishes      what is declared, parsed, with the defaults of its engine
 engines     what each engine is: port, health, caches, and its settings as flags
 flags       a wish becomes the flag of that version of the engine, or is refused with the alternative
 container   one service of the compose file, hardened
+front       the gateway before them, and the files that say where they are
 webui       Open WebUI and the services that it asks
 mps         two services on one GPU through NVIDIA's multi-process service
 checks      what cannot be together
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...module_utils.errors import InputError
-from . import checks, mps, webui
+from . import checks, front, mps, webui
 from .container import definition
 from .network import network
 from .options import Options
@@ -32,15 +33,22 @@ def render(
     options: Mapping[str, Any] | None = None,
     placement: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
+    gateway: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything the module service_stack and the role need, JSON-able. Raises InputError with all that is wrong.
 
     compose: the compose file as data, without any secret. services: how each is brought up, in order. files: contents
     of configuration files by service. secrets: names of secrets by service. mps: the unit of the control daemon, or
-    None. findings: what is allowed and worth knowing.
+    None. findings: what is allowed and worth knowing. discovery: the texts of services.json and services.env.
     """
     chosen = Options.parse(options or {})
     found, problems = parse(services, chosen, placement or {}, facts or {})
+    if gateway and not problems:
+        try:
+            more, problems = parse([front.declared(found, gateway)], chosen, {}, {})
+            found += more
+        except InputError as error:
+            problems.append(str(error))
     found, more = webui.connect(found)
     problems += more
     problems += checks.problems(found, placement or {}, facts or {})
@@ -67,6 +75,7 @@ def render(
         ],
         "mps": mps.unit(found, chosen),
         "findings": checks.findings(found),
+        "discovery": front.told(found, chosen, gateway),
     }
 
 
