@@ -16,14 +16,14 @@ from .fields import boolean, known_fields, texts
 
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_FIELDS = ("name", "engine", "address", "port", "openai", "models", "gpu", "key", "tls")
+_FIELDS = ("name", "engine", "address", "port", "openai", "models", "gpu", "key", "tls", "metrics_port")
 
 
 def discovery(services: Any, project: str, gateway: Any = None) -> dict[str, str]:
     """The texts of services.json and services.env, {"json": ..., "shell": ...}.
 
     A service: name, engine, address and port on the machine (null where it has none), openai (whether it speaks
-    OpenAI's protocol), models, gpu (whether it uses one), key (whether it wants one), tls.
+    OpenAI's protocol), models, gpu (whether it uses one), key (whether it wants one), tls, metrics_port (on 127.0.0.1).
     gateway: the name of the service that is the gateway.
     """
     if not isinstance(services, Sequence) or isinstance(services, str):
@@ -67,6 +67,7 @@ def _service(where: str, entry: Any) -> dict[str, Any]:
         "models": sorted(texts(f"{where}: models", known.get("models", []))),
         "gpu": boolean(f"{where}: gpu", known.get("gpu", False)),
         "key": boolean(f"{where}: key", known.get("key", False)),
+        "metrics_url": f"http://127.0.0.1:{known['metrics_port']}/metrics" if known.get("metrics_port") else None,
     }
 
 

@@ -41,7 +41,7 @@ def test_json_and_shell_say_the_same() -> None:
     assert content["gateway"] == {"url": "https://10.0.0.7:8080/v1", "key": True}
     assert content["services"]["vllm-gpu"] == {
         "engine": "vllm", "url": "http://127.0.0.1:8005", "openai_url": "http://127.0.0.1:8005/v1",
-        "models": ["a", "b"], "gpu": True, "key": True,
+        "models": ["a", "b"], "gpu": True, "key": True, "metrics_url": None,
     }  # fmt: skip
     assert content["services"]["worker"]["url"] is None
     script = (

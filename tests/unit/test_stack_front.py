@@ -22,7 +22,7 @@ def test_the_gateway_stands_before_the_engines_and_comes_last() -> None:
     found = render([ONE, TWO], gateway=GATEWAY)
     assert [one["name"] for one in found["services"]] == ["one", "two", "gateway"]
     service = found["compose"]["services"]["gateway"]
-    assert service["ports"] == ["127.0.0.1:8080:8080"]
+    assert service["ports"] == ["127.0.0.1:8080:8080", "127.0.0.1:8405:8405"]
     assert (service["cap_drop"], service["read_only"], service["user"]) == (["ALL"], True, "10001:10001")
     (config,) = [file["content"] for file in found["files"] if file["service"] == "gateway"]
     assert "server one one:8080 maxconn 4\n" in config
@@ -36,6 +36,7 @@ def test_programs_are_told_where_all_of_it_is() -> None:
     assert (content["services"]["one"]["key"], content["services"]["two"]["key"]) == (False, True)
     content = json.loads(render([ONE], gateway=GATEWAY)["discovery"]["json"])
     assert content["gateway"] == {"url": "http://127.0.0.1:8080/v1", "key": True}
+    assert content["services"]["gateway"]["metrics_url"] == "http://127.0.0.1:8405/metrics"
     assert content["services"]["one"]["models"] == ["tiny"]
 
 
@@ -50,6 +51,7 @@ def test_without_a_gateway_there_is_none() -> None:
         ([ONE], {**GATEWAY, "image": None}, "service gateway: image: None is no image"),
         ([ONE], {**GATEWAY, "local_image": None}, "service gateway: image: 'gateway:1' is a tag"),
         ([{**ONE, "api_key": "k"}], GATEWAY, "service_stack_gateway: service one has an api_key of its own"),
+        ([{**ONE, "port": 8405}], GATEWAY, "port 8405 is published by"),
         ([{**ONE, "port": 8080}], GATEWAY, "port 8080 is published by"),
         ([{**ONE, "name": "gateway"}], GATEWAY, "the name 'gateway' is that of service_stack_gateway"),
     ],

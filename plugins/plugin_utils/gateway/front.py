@@ -22,7 +22,8 @@ SOCKET_FOLDER = "/var/lib/ai-workstation/gateway"
 _INSIDE = "/run/gateway"
 _KINDS = {"llama_cpp": "llama.cpp", "vllm": "vllm"}
 _FIELDS = (
-    "image", "local_image", "accept_tag", "port", "bind", "keys", "certificate", "options", "backups", "memory",
+    "image", "local_image", "accept_tag", "port", "bind", "metrics_port", "keys", "certificate", "options",
+    "backups", "memory",
 )  # fmt: skip
 # Decided by the stack.
 _FIXED = (
@@ -90,6 +91,9 @@ def gateway_service(wish: Any, members: Sequence[Member]) -> dict[str, Any]:
         "port": integer(f"{where}: port", known.get("port", PORT), 1, 65535),
         "bind": bind,
         "container_port": PORT,
+        "more_ports": {
+            integer(f"{where}: metrics_port", known.get("metrics_port", METRICS_PORT), 1, 65535): METRICS_PORT
+        },
         "files": {CONFIG: text},
         "secret_files": [secret for secret in (keys, certificate) if secret],
         "environment": {"GATEWAY_URL": f"{'https' if certificate else 'http'}://127.0.0.1:{PORT}"},

@@ -45,8 +45,8 @@ def render(
     found, problems = parse(services, chosen, placement or {}, facts or {})
     if gateway and not problems:
         try:
-            more, problems = parse([front.declared(found, gateway)], chosen, {}, {})
-            found += more
+            before, problems = parse([front.declared(found, gateway)], chosen, {}, {})
+            found += before
         except InputError as error:
             problems.append(str(error))
     found, more = webui.connect(found)

@@ -77,6 +77,8 @@ def _ports(services: Sequence[Service]) -> Iterator[str]:
     for one in services:
         if one.port is not None:
             users.setdefault(one.port, []).append(one)
+        for port in one.more_ports:
+            users.setdefault(port, []).append(one)
     for port, sharing in sorted(users.items()):
         binds = [one.bind for one in sharing]
         if len(sharing) > 1 and (len(set(binds)) < len(binds) or "0.0.0.0" in binds):  # noqa: S104 all addresses

@@ -45,7 +45,8 @@ def definition(service: Service, options: Options) -> dict[str, Any]:
     if service.health:
         found["healthcheck"] = _health(service.health, service.container_port)
     if service.port is not None:
-        found["ports"] = [f"{service.bind}:{service.port}:{service.container_port}"]
+        more = [f"127.0.0.1:{outside}:{inside}" for outside, inside in sorted(service.more_ports.items())]
+        found["ports"] = [f"{service.bind}:{service.port}:{service.container_port}", *more]
     if service.files:
         found["configs"] = [
             {"source": f"{service.name}_{name}", "target": target}

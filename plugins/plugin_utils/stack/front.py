@@ -36,18 +36,31 @@ def declared(services: Sequence[Service], wish: Any) -> dict[str, Any]:
 
 def told(services: Sequence[Service], options: Options, gateway: Mapping[str, Any] | None) -> dict[str, str]:
     """The texts of services.json and services.env."""
-    rows = [
-        {
+    rows = [_row(one, gateway if one.name == NAME else None) for one in services]
+    return discovery(rows, options.project, NAME if gateway else None)
+
+
+def _row(one: Service, gateway: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One service as discovery() takes it; gateway: the wish, where it is the gateway."""
+    if gateway:
+        return {
             "name": one.name,
-            "engine": "haproxy" if gateway and one.name == NAME else one.engine,
+            "engine": "haproxy",
             "address": one.bind,
             "port": one.port,
-            "openai": one.kind.answers or bool(gateway and one.name == NAME),
-            "models": [one.alias or one.name] if one.kind.answers else [],
-            "gpu": bool(one.gpus),
-            "key": bool(one.api_key or (gateway and one.name == NAME and gateway.get("keys"))),
-            "tls": bool(gateway and one.name == NAME and gateway.get("certificate")),
+            "openai": True,
+            "key": bool(gateway.get("keys")),
+            "tls": bool(gateway.get("certificate")),
+            "metrics_port": next(iter(one.more_ports)),
         }
-        for one in services
-    ]
-    return discovery(rows, options.project, NAME if gateway else None)
+    return {
+        "name": one.name,
+        "engine": one.engine,
+        "address": one.bind,
+        "port": one.port,
+        "openai": one.kind.answers,
+        "models": [one.alias or one.name] if one.kind.answers else [],
+        "gpu": bool(one.gpus),
+        "key": bool(one.api_key),
+        "metrics_port": one.port if one.kind.answers else None,
+    }

@@ -54,6 +54,7 @@ class Service:
     port: int | None = None
     bind: str = "127.0.0.1"
     container_port: int = 0
+    more_ports: Mapping[int, int] = field(default_factory=dict)
     model: str = ""
     model_path: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -128,11 +129,11 @@ class Service:
 
 
 _FIELDS = (
-    "name", "engine", "image", "local_image", "accept_tag", "version", "port", "bind", "container_port", "model",
-    "settings", "flags", "command", "entrypoint", "environment", "api_key", "secret_files", "secret_environment",
-    "files", "volumes", "caches", "data", "tmp_size", "tmp_exec", "shm_size", "ipc", "user", "memory", "cpus", "gpus",
-    "pids", "memlock", "health", "stop_seconds", "mps", "mps_thread_percent", "mps_memory", "writable_root",
-    "capabilities", "probe",
+    "name", "engine", "image", "local_image", "accept_tag", "version", "port", "bind", "container_port",
+    "more_ports", "model", "settings", "flags", "command", "entrypoint", "environment", "api_key", "secret_files",
+    "secret_environment", "files", "volumes", "caches", "data", "tmp_size", "tmp_exec", "shm_size", "ipc", "user",
+    "memory", "cpus", "gpus", "pids", "memlock", "health", "stop_seconds", "mps", "mps_thread_percent",
+    "mps_memory", "writable_root", "capabilities", "probe",
 )  # fmt: skip
 
 
@@ -189,6 +190,7 @@ def _service(
         port=integer(f"{where}: port", port, 1, 65535) if port else None,
         bind=_bind(where, wish.get("bind", "127.0.0.1")),
         container_port=container_port,
+        more_ports=_more_ports(where, wish.get("more_ports", {})),
         model=model,
         model_path=_model(where, model, options),
         settings=settings,
@@ -285,6 +287,14 @@ def _user(where: str, value: Any) -> tuple[int, int]:
     if not match or int(match[1]) == 0:
         raise InputError(f"{where}: user: {value!r} is not UID or UID:GID with a UID above 0, like '10001:10001'")
     return int(match[1]), int(match[2] or match[1])
+
+
+def _more_ports(where: str, value: Any) -> dict[int, int]:
+    """Further ports, on 127.0.0.1 alone: the machine's and the one inside."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: more_ports: {value!r} is not a dictionary of ports on the machine and inside")
+    place = f"{where}: more_ports"
+    return {integer(place, outside, 1, 65535): integer(place, inside, 1, 65535) for outside, inside in value.items()}
 
 
 def _model(where: str, model: str, options: Options) -> str:
