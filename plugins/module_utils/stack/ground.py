@@ -24,7 +24,7 @@ def listeners(host: Host) -> set[tuple[str, int]]:
         for line in (host.text(path) or "").splitlines()[1:]:
             fields = line.split()
             if len(fields) > 3 and fields[3] == _LISTEN:
-                address, _, port = fields[1].partition(":")
+                address, _colon, port = fields[1].partition(":")
                 found.add((_address(address), int(port, 16)))
     return found
 
