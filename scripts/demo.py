@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Self
 
 import machine
+import pynvml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
@@ -52,15 +53,25 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai_i
 WISHES = {
     "workstation_profile": "balanced",
     "gpu_tuning_power_limit": "80%",
-    "os_tuning_hugepages": [{"size": "2M", "count": 16}],
 }
-# Somebody raises swappiness, and leaves a file that will do so at every boot.
-DRIFT = {
-    "vm": "echo vm.swappiness=90 > /etc/sysctl.d/zzz-somebody.conf && sysctl -q -p /etc/sysctl.d/zzz-somebody.conf",
-    "container": "echo vm.swappiness=90 >> /etc/sysctl.d/99-zz-ai-workstation.conf",
-}
-MENDED = {"vm": "rm /etc/sysctl.d/zzz-somebody.conf", "container": "true"}
-HIDDEN = ("TASK [", "PLAY [", "ok: [", "skipping: [", "included: ")
+# Each with what a person would call it; the last one takes itself back with the rollback.
+_LIMIT = """
+import pynvml
+pynvml.nvmlInit()
+pynvml.nvmlDeviceSetPowerManagementLimit(pynvml.nvmlDeviceGetHandleByIndex(0), 575000)
+"""
+_SWAPPINESS = "echo vm.swappiness=90 > /etc/sysctl.d/zzz-somebody.conf && sysctl -q -p /etc/sysctl.d/zzz-somebody.conf"
+HIDDEN = (
+    "TASK [",
+    "PLAY [",
+    "PLAY RECAP",
+    "ok: [",
+    "changed: [",
+    "skipping: [",
+    "included: ",
+    "lab   ",
+    "localhost   ",
+)
 
 
 class Container(Remote):
@@ -87,6 +98,8 @@ class Container(Remote):
         open_door += " && echo /opt/gpu/lib > /etc/ld.so.conf.d/gpu.conf && ldconfig"
         _run("docker", "exec", self.name, "sh", "-c", "until [ -e /run/systemd/system ]; do sleep 0.2; done")
         _run("docker", "exec", "--interactive", self.name, "sh", "-c", open_door, text=_read(f"{self.key}.pub"))
+        # For the look at the GPU from outside: our modules bring their own.
+        _run("docker", "cp", pynvml.__file__, f"{self.name}:/usr/lib/python3/dist-packages/pynvml.py")
         self.port = int(_run("docker", "port", self.name, "22/tcp").splitlines()[0].rpartition(":")[2])
         return self
 
@@ -159,11 +172,15 @@ class Demo:
         self.play("site.yml")
         step(4, "Once more: nothing is left to do", "ansible-playbook site.yml")
         self.play("site.yml")
-        step(5, f"Somebody changes a knob behind our back; verify names it\n      # {DRIFT[self.kind]}")
-        self.host.ssh(DRIFT[self.kind])
+        step(5, "Somebody changes knobs behind our back; verify names them and who did it")
+        print("      # the power limit of the GPU goes back to 575 W, by NVML")
+        self.host.python(_LIMIT)
+        if self.kind == "vm":
+            print(f"      # {_SWAPPINESS}")
+            self.host.ssh(_SWAPPINESS)
         print("      $ ansible-playbook playbooks/verify.yml")
         self.play("playbooks/verify.yml", fails=True)
-        self.host.ssh(MENDED[self.kind])
+        self.host.ssh("rm -f /etc/sysctl.d/zzz-somebody.conf")
         step(6, "The way back", "ansible-playbook playbooks/rollback.yml -e rollback_force=true")
         self.play("playbooks/rollback.yml", "-e", "rollback_force=true")
         step(7, "As it was?")

@@ -11,7 +11,7 @@ from typing import Self
 from plays import Controller
 from vm import Vm
 
-_FOLDER = "/opt/watcher"  # not below /run, where nothing may be executed
+_FOLDER = "/opt/watcher"  # below /run nothing may be executed
 _CALLS = (
     "open,openat,creat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,"
     "chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,truncate,ftruncate,mknod,mknodat,mount,umount2,swapon,swapoff,"
@@ -20,8 +20,7 @@ _CALLS = (
 _INTERPRETER = f"""#!/bin/sh
 exec strace -f -qq -y -e signal=none -e trace={_CALLS} -o {_FOLDER}/$$.trace /usr/bin/python3 "$@"
 """
-# Not below /run, where nothing may be executed.
-_FOLDER = "/opt/watcher"
+# Ansible's own temporary files, and how Python finds out where they may be; and the state of the stand-in for the
 # driver, which keeps count of its callers in files where a real one does in the kernel.
 _HARMLESS = re.compile(
     r'/(root|tmp)/\.ansible|/tmp/ansible_|"/tmp/[a-z0-9_]{8}"|'
