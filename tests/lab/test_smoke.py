@@ -11,7 +11,7 @@ from vm import Vm
 
 def test_a_profile_is_applied_as_foretold_and_taken_back(vm: Vm, controller: Controller, proof) -> None:
     before = state.look(vm)
-    wanted = {"workstation_profile": "balanced", "gpu_tuning_power_limit": "500"}
+    wanted = {"workstation_profile": "balanced", "gpu_tuning_power_limit": "80%"}
     foretold = controller.play("site.yml", wanted, "--check", "--diff").ok()
     assert not state.differences(before, state.look(vm))
 
