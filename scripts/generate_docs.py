@@ -1,8 +1,8 @@
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Write the pages that list what code knows: docs/settings.md from the table of settings, docs/rules.md from
-the conflict rules and their homes, and the README of every role from its argument specification. A test fails
-when a page and its source differ."""
+the conflict rules and their homes, docs/monitoring.md and the dashboard from metrics and alerts, and the README
+of every role from its argument specification. A test fails when a page and its source differ."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.linter.page import linter_page
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.monitoring.dashboard import dashboard
+from ansible_collections.ai_infra.workstation.plugins.plugin_utils.monitoring.page import monitoring_page
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.profiles import NAMES, Setting, settings
 from ansible_collections.ai_infra.workstation.plugins.plugin_utils.rules.page import rules_page
 
@@ -38,7 +40,12 @@ variables to null. Every original value is in /var/lib/ai-workstation/ledger.jso
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
     roles = [path.parents[1] for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml"))]
-    documents = {ROOT / "docs" / "settings.md": _settings(), ROOT / "docs" / "rules.md": rules_page()}
+    documents = {
+        ROOT / "docs" / "settings.md": _settings(),
+        ROOT / "docs" / "rules.md": rules_page(),
+        ROOT / "docs" / "monitoring.md": monitoring_page(),
+        ROOT / "roles" / "monitoring" / "files" / "dashboard.json": dashboard(),
+    }
     return {**documents, **{role / "README.md": _role(role) for role in roles}}
 
 

@@ -165,6 +165,10 @@ def gateway(bench: Bench) -> Count:
     return pytest(bench, "tests/gateway")
 
 
+def monitoring(bench: Bench) -> Count:
+    return pytest(bench, "tests/monitoring")
+
+
 def images(bench: Bench) -> Count:
     # Its tests share two images and what runs of them.
     return pytest(bench, "tests/images", workers=0)
@@ -280,6 +284,7 @@ LANES: tuple[dict[str, Suite], ...] = (
         "unit": Suite(unit, COMPILER),
         "integration": Suite(integration, COMPILER),
         "gateway": Suite(gateway, ("haproxy", "curl", "openssl")),
+        "monitoring": Suite(monitoring, ("promtool", "prometheus-node-exporter", "amtool", *COMPILER)),
         "mutations": Suite(mutations, COMPILER),
         "molecule": Suite(molecule, TEST_HOSTS),
         "images": Suite(images, ("openssl", *TEST_HOSTS)),

@@ -20,7 +20,7 @@ def test_generated_pages_are_made_from_their_sources() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     pages = module.pages()
-    assert len(pages) == 2 + len(ROLES)
+    assert len(pages) == 4 + len(ROLES)
     for page, content in pages.items():
         assert page.read_text() == content, "run scripts/generate_docs.py"
 

@@ -27,7 +27,7 @@ from .nvml_binding import (
     library_present,
     load,
 )
-from .nvml_properties import HARDWARE, LINK, PROPERTIES, SETTINGS, Getter, processes
+from .nvml_properties import HARDWARE, LINK, MOMENT, PROPERTIES, SETTINGS, Getter, processes
 
 _PCI = re.compile(r"^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?$")
 _ARCHITECTURES = {
@@ -182,6 +182,10 @@ class Nvml:
     def link(self, uuid: str) -> Reading:
         """The PCIe link of one GPU at this moment, and how busy the GPU is."""
         return self._gather(uuid, LINK)
+
+    def moment(self, uuid: str) -> Reading:
+        """What a monitor asks for: power, temperature, clocks, load, memory, link, errors."""
+        return self._gather(uuid, MOMENT)
 
     def _gather(self, uuid: str, getters: Mapping[str, Getter]) -> Reading:
         handle = self.handle(uuid)

@@ -206,3 +206,25 @@ LINK: dict[str, Getter] = {
     "pcie_width": HARDWARE["pcie_width"],
     "utilization_percent": _utilization,
 }
+
+
+def _ecc_errors(kind: int) -> Getter:
+    """Memory errors since the driver was loaded; nvmlMemoryErrorType_t, then nvmlEccCounterType_t (0: volatile)."""
+    return _get("nvmlDeviceGetTotalEccErrors", kind, 0)
+
+
+# What a monitor asks for every few seconds.
+MOMENT: dict[str, Getter] = {
+    **LINK,
+    "pcie_generation_max": HARDWARE["pcie_generation_max"],
+    "pcie_width_max": HARDWARE["pcie_width_max"],
+    "power_draw_mw": HARDWARE["power_draw_mw"],
+    "power_limit_mw": SETTINGS["power_limit_mw"],
+    "temperature_celsius": HARDWARE["temperature_celsius"],
+    "sm_mhz": SETTINGS["sm_mhz"],
+    "memory_mhz": SETTINGS["memory_mhz"],
+    "memory_bytes": HARDWARE["memory_bytes"],
+    "event_reasons": HARDWARE["event_reasons"],
+    "ecc_corrected": _ecc_errors(0),
+    "ecc_uncorrected": _ecc_errors(1),
+}

@@ -39,6 +39,7 @@ _REASONS = (
     (0x80, "hw_power_brake_slowdown"),
     (0x100, "display_clock_setting"),
 )
+CLOCK_EVENTS = tuple(word for _bit, word in _REASONS)
 _NO_MEMORY_COUNT = (1 << 64) - 1  # NVML_VALUE_NOT_AVAILABLE as the binding passes it on
 
 

@@ -6,6 +6,7 @@
     ai-workstation verify [--json]  compare the machine with what was recorded
     ai-workstation rollback         take back what was tuned: all, or by --owner and --key; --check, --force
     ai-workstation restore          take back what no controller has confirmed; --boot: only that of an earlier boot
+    ai-workstation metrics SOURCE   what Prometheus is told: gpu or drift; --output FILE writes it there
 
 Exit status of verify: 0 as recorded, 1 drift, 2 could not be checked.
 """
@@ -71,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", help="take back what no controller has confirmed")
     restore.add_argument("--boot", action="store_true", help="only what an earlier boot has left")
     restore.set_defaults(run=_restore)
+    metrics = commands.add_parser("metrics", help="what Prometheus is told of this machine")
+    metrics.add_argument("source", choices=["gpu", "drift"], help="cards and driver, or the machine beside its record")
+    metrics.add_argument("--output", default="", help="write it to this file, at once and whole")
+    metrics.set_defaults(run=_metrics)
     return parser
 
 
@@ -114,4 +119,14 @@ def _restore(machine: Machine, given: argparse.Namespace) -> int:
 
     for line in back.restore(machine, given.boot):
         _say(line)
+    return 0
+
+
+def _metrics(machine: Machine, given: argparse.Namespace) -> int:
+    from . import metrics  # noqa: PLC0415 -- each command imports what it needs
+
+    if given.output:
+        metrics.put(machine, given.source, given.output)
+    else:
+        sys.stdout.write(metrics.text(machine, given.source))
     return 0
