@@ -116,7 +116,7 @@ def traced(bed: Bed, params: dict[str, Any], kill_at: int = 0) -> dict[str, list
     return {"points": points, "unannounced": unannounced}
 
 
-_ASKS = {"is-enabled", "is-active", "show", "cat", "list-unit-files", "status"}
+_ASKS = {"--dry-run", "is-enabled", "is-active", "show", "cat", "list-unit-files", "status"}
 _OWN = ("/dev/null", "/var/lib/ai-workstation", "/var/lib/ai-workstation/lock")
 _SUFFIX = ".ai-workstation"
 
