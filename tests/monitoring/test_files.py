@@ -69,7 +69,9 @@ def test_every_service_that_tells_is_asked(tmp_path: Path) -> None:
     }  # fmt: skip
     labels = {"instance": "ws", "service": "vllm_gpu", "job": "engines"}
     assert jobs["engines/vllm_gpu"]["static_configs"][0]["labels"] == labels
-    assert jobs["engines/vllm_gpu"]["authorization"]["credentials_file"].endswith("service/key-vllm_gpu")
+    assert (
+        jobs["engines/vllm_gpu"]["authorization"]["credentials_file"] == "/run/ai-workstation-prometheus/key-vllm_gpu"
+    )
 
 
 def test_no_secret_and_no_path_of_one_is_in_them(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_no_secret_and_no_path_of_one_is_in_them(tmp_path: Path) -> None:
     text = "".join(path.read_text() for path in files.values())
     for path in (WEBHOOK["token_file"], MAIL["password_file"], "/root/vllm.key"):
         assert path not in text
-    assert "/run/credentials/ai-workstation-alertmanager.service/mail-0" in text
+    assert "/run/ai-workstation-alertmanager/mail-0" in text
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,7 @@ def test_no_secret_and_no_path_of_one_is_in_them(tmp_path: Path) -> None:
         ({"webhooks": [{"url": "https://ann:secret@chat.example/"}]}, "without user and password"),
         ({"webhooks": [{"url": "https://a/", "tokn": "x"}]}, "'tokn' is not a field of it"),
         ({"webhooks": [{"url": "https://a/", "token_file": "x"}]}, "token_file: 'x' is not the path"),
+        ({"keys": {"vllm_gpu": "/root/a key"}}, "monitoring_service_keys.vllm_gpu: '/root/a key' is not the path"),
         ({"webhooks": "https://a/"}, "is not a list"),
         ({"mails": [{"to": "a@b"}]}, r"monitoring_mails\[0\].from: missing"),
         ({"mails": [{**MAIL, "smarthost": "mail"}]}, "'mail' has no port"),

@@ -18,9 +18,11 @@ from .alerts import NAMES
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]")
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 _FOLDER = "/etc/ai-workstation/monitoring"
-_CREDENTIALS = "/run/credentials"
-UNIT = "ai-workstation-alertmanager.service"
-SCRAPER = "ai-workstation-prometheus.service"
+# What a unit of systemd takes as it stands.
+_PATH = re.compile(r"/[A-Za-z0-9_./@+-]+")
+# Folders in memory that only the user of the unit can enter; root puts copies of the secrets there as it starts.
+TELLER = "/run/ai-workstation-alertmanager"
+SCRAPER = "/run/ai-workstation-prometheus"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Mail:
 
 @dataclass(frozen=True)
 class Options:
-    """Secrets are names: systemd gives each to its unit as a file (LoadCredential), from a file that root keeps."""
+    """Secrets are names of files in TELLER and SCRAPER. keys: by service, the file of root that holds its key."""
 
     machine: str
     listen: str
@@ -84,14 +86,15 @@ def parse(given: Any) -> Options:
         alerts_off=_off(known.get("alerts_off", [])),
         webhooks=tuple(_webhook(index, one) for index, one in enumerate(_list("webhooks", known.get("webhooks")))),
         mails=tuple(_mail(index, one) for index, one in enumerate(_list("mails", known.get("mails")))),
-        keys={str(name): str(path) for name, path in dict(known.get("keys") or {}).items()},
+        keys=_keys(known.get("keys", {})),
         repeat_hours=integer("monitoring_repeat_hours", known.get("repeat_hours", 4), 1, 720),
     )
 
 
-def credential(unit: str, name: str) -> str:
-    """Where a unit reads a secret that systemd has given it (systemd.exec(5), LoadCredential)."""
-    return f"{_CREDENTIALS}/{unit}/{name}"
+def _keys(given: Any) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        raise InputError(f"monitoring_service_keys: {given!r} is not a dictionary of services and files")
+    return {str(name): _file("monitoring_service_keys", given, name) for name in given}
 
 
 def _list(name: str, given: Any) -> list[Any]:
@@ -143,6 +146,6 @@ def _mail(index: int, given: Any) -> Mail:
 
 def _file(where: str, known: Mapping[str, Any], name: str) -> str:
     path = str(known.get(name) or "")
-    if path and not path.startswith("/"):
-        raise InputError(f"{where}.{name}: {path!r} is not the path of a file on the machine")
+    if path and not _PATH.fullmatch(path):
+        raise InputError(f"{where}.{name}: {path!r} is not the path of a file; write /, letters, digits and _ . @ + -")
     return path

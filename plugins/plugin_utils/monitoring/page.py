@@ -41,7 +41,9 @@ kernel's log for Xid lines, and the record for drift. They set nothing, load no 
 Engines and the gateway are scraped where /etc/ai-workstation/services.json says metrics_url. Where an engine wants a
 key, monitoring_service_keys names the file that holds it.
 
-Secrets stay in files of root. systemd hands them to the one unit that needs them; no configuration holds one.
+Secrets stay in files of root; no configuration holds one. As the unit starts that needs one, root puts a copy into a
+folder in memory (/run/ai-workstation-alertmanager, /run/ai-workstation-prometheus) that only its user can enter. Restart
+the unit after a change of such a file.
 
 Dashboard: roles/monitoring/files/dashboard.json, for any Grafana 9 or newer. Grafana is in none of the distributions.
 

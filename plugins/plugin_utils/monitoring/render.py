@@ -11,7 +11,7 @@ import yaml
 
 from ...module_utils.errors import InputError
 from . import alerts
-from .options import SCRAPER, UNIT, Mail, Options, Webhook, credential
+from .options import SCRAPER, TELLER, Mail, Options, Webhook
 
 _HEAD = "# Written by ai_infra.workstation (monitoring); changes here are lost.\n"
 _GATEWAY_ENGINE = "haproxy"
@@ -78,7 +78,7 @@ def _services(options: Options, services: Mapping[str, Any]) -> Iterator[dict[st
             # One job to the rules, whatever its place in this file.
             yield {
                 "job_name": f"{alerts.ENGINES}/{name}",
-                "authorization": {"credentials_file": credential(SCRAPER, f"key-{name}")},
+                "authorization": {"credentials_file": f"{SCRAPER}/key-{name}"},
                 "static_configs": [_target(options, address, service=name, job=alerts.ENGINES)],
             }
         else:
@@ -121,7 +121,7 @@ def _alertmanager(options: Options) -> dict[str, Any]:
 def _webhook(one: Webhook) -> dict[str, Any]:
     found: dict[str, Any] = {"url": one.url, "send_resolved": one.resolved}
     if one.token:
-        found["http_config"] = {"authorization": {"credentials_file": credential(UNIT, one.token)}}
+        found["http_config"] = {"authorization": {"credentials_file": f"{TELLER}/{one.token}"}}
     return found
 
 
@@ -136,5 +136,5 @@ def _mail(one: Mail) -> dict[str, Any]:
     if one.user:
         found["auth_username"] = one.user
     if one.password:
-        found["auth_password_file"] = credential(UNIT, one.password)
+        found["auth_password_file"] = f"{TELLER}/{one.password}"
     return found
