@@ -42,8 +42,8 @@ Engines and the gateway are scraped where /etc/ai-workstation/services.json says
 key, monitoring_service_keys names the file that holds it.
 
 Secrets stay in files of root; no configuration holds one. As the unit starts that needs one, root puts a copy into a
-folder in memory (/run/ai-workstation-alertmanager, /run/ai-workstation-prometheus) that only its user can enter. Restart
-the unit after a change of such a file.
+folder in memory (/run/ai-workstation-alertmanager, /run/ai-workstation-prometheus) that only its user can enter.
+Restart the unit after a change of such a file.
 
 Dashboard: roles/monitoring/files/dashboard.json, for any Grafana 9 or newer. Grafana is in none of the distributions.
 
