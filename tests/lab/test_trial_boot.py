@@ -12,10 +12,10 @@ from vm import Vm
 
 TRIAL = "/etc/grub.d/"
 WISHES = {"os_tuning_kernel_parameters": {"audit": "0"}, "workstation_reboot_allowed": True}
-# The kernel finds no first program, and panics: reachable by nobody.
+# The root file system is not found: the initramfs gives up, and nobody can reach the machine.
 FATAL = {
-    "os_tuning_kernel_parameters": {"init": "/nonexistent"},
-    "os_tuning_kernel_parameters_accept": ["init"],
+    "os_tuning_kernel_parameters": {"root": "/dev/nonexistent"},
+    "os_tuning_kernel_parameters_accept": ["root"],
     "os_tuning_kernel_parameters_trial": True,
 }
 
@@ -59,10 +59,10 @@ def test_a_trial_that_does_not_come_back_leaves_the_old_default(vm: Vm, controll
     armed = controller.play("site.yml", FATAL).ok()
     assert any(key == "grub:next_entry" for key in armed.changes), list(armed.changes)
     vm.reboot()  # the trial panics, and the machine is back on its old command line by itself
-    assert "init=/nonexistent" not in command_line(vm)
+    assert "root=/dev/nonexistent" not in command_line(vm)
     told = controller.play("site.yml", FATAL)
     assert told.code != 0
-    assert any("trial" in error and "init=/nonexistent" in error for error in told.errors), told.errors
+    assert any("trial" in error and "root=/dev/nonexistent" in error for error in told.errors), told.errors
     controller.play("playbooks/rollback.yml").ok()
     vm.reboot()
     assert state.differences(before, state.look(vm)) == {}
