@@ -29,7 +29,9 @@ class Board:
 
     def put(self, name: str, cores: Sequence[Core], cpus: Sequence[int], exclusive: bool) -> None:
         """Give cores to a service (or to housekeeping)."""
-        self.cores[name], self.cpus[name] = tuple(cores), tuple(cpus)
+        # In one order, however they were chosen: what is said of a placement must not depend on how it came about.
+        self.cores[name] = tuple(sorted(cores, key=lambda core: core.number))
+        self.cpus[name] = tuple(cpus)
         for core in cores:
             if exclusive:
                 self.owner[core.number] = name
