@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Twenty clients ask through the gateway, every second one for a stream, while an engine is killed and comes back.

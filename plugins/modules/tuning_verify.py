@@ -128,7 +128,9 @@ from ..module_utils.doors.nvml_binding import carried
 from ..module_utils.engine.door import leave
 from ..module_utils.engine.machine import Machine
 from ..module_utils.on_host import verify
-from ..module_utils.subjects import boot_unit  # noqa: F401 -- it names all the others, which travel with the call
+
+# It names all the others, which travel with the call.
+from ..module_utils.subjects import boot_unit  # noqa: F401 pylint: disable=unused-import
 
 _STATUS = ("as_wanted", "drift", "not_checked")
 

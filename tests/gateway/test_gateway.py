@@ -2,6 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The gateway through a real HAProxy, in front of engines that do what they are told."""
 
+# What one `with` line names is used in the same line; pylint takes that for an error.
+# pylint: disable=used-before-assignment
+
 from __future__ import annotations
 
 import http.client

@@ -36,9 +36,11 @@ class Bed:
         monkeypatch.setattr(NvmlAction, "run", lambda _self, _tmp, _vars: outcome)
         monkeypatch.setattr(workstation_state, "time", Clock())
         self.action = workstation_state.ActionModule.__new__(workstation_state.ActionModule)
-        reset = lambda: self.events.append("reset")  # noqa: E731
-        self.action._connection = SimpleNamespace(transport=transport, reset=reset)
+        self.action._connection = SimpleNamespace(transport=transport, reset=self._reset)
         self.action._execute_module = self._execute
+
+    def _reset(self) -> None:
+        self.events.append("reset")
 
     def _execute(self, module_name: str, module_args: dict, task_vars: object) -> dict:
         self.events.append(f"{module_name.rpartition('.')[2]} {module_args['id']}")

@@ -116,7 +116,7 @@ def test_a_lost_card_is_down_and_the_other_one_is_not(box: Box) -> None:
 
 def test_a_card_that_is_lost_while_we_look_is_down(box: Box) -> None:
     box.driver.fault(fn="nvmlDeviceGetTemperature*", rc=15)
-    assert {value for (name, *_), value in samples(gpu_text(box)).items() if name == "gpu_up"} == {0}
+    assert {value for (name, *_labels), value in samples(gpu_text(box)).items() if name == "gpu_up"} == {0}
 
 
 def test_a_card_without_a_driver_is_down(tmp_path: Path) -> None:

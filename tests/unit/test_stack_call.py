@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -399,11 +400,10 @@ def test_killed_at_any_write_the_next_run_converges(tmp_path) -> None:
     assert points > 8
     for point in range(1, points + 1):
         bed = arrange(point)
-        left = [point]
+        countdown = iter(range(point - 1, -1, -1))
 
-        def kill(_path: str, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] == 0:
+        def kill(_path: str, countdown: Iterator[int] = countdown) -> None:
+            if next(countdown, -1) == 0:
                 raise Killed
 
         bed.kernel.before_write = kill
