@@ -58,8 +58,6 @@ def fault(make: Callable[[], Box], before: Any, after: Any, number: int, code: i
     state = box.state()
     if "\n" in message or "Traceback" in message:
         return f"not one line: {message!r}"
-    if outcome == "OSError":
-        return f"not an error of ours: {message}"
     if "NOT restored" in message:
         # Told; then it must be on the ledger, so that the next run takes it up.
         return "" if pending(box) else f"told and forgotten: {message}"
