@@ -31,7 +31,7 @@ lab: ## all proofs on a whole machine in QEMU; writes build/proof.json
 	@scripts/setup dev
 	@python scripts/run_tests.py lab
 
-demo: ## five minutes with a throwaway workstation, no GPU needed; ARGS=container for a container
+demo: ## try it on a throwaway workstation, no GPU needed; ARGS=container for a container
 	@scripts/setup dev
 	@python scripts/demo.py $(ARGS)
 
