@@ -211,7 +211,8 @@ def test_a_question_is_answered_and_streamed_through_the_gateway(stack) -> None:
     assert found["usage"]["completion_tokens"] == 8
     streamed = ask(stack.port, content=chat("tiny", max_tokens=8, ignore_eos=True, stream=True), **BEARER)
     assert streamed.headers["content-type"].startswith("text/event-stream")
-    assert streamed.body.count(b"data: {") >= 8
+    # Bytes of a character that is not whole yet wait for the rest of it, so there can be fewer parts than tokens.
+    assert streamed.body.count(b"data: {") >= 2
     assert streamed.body.rstrip().endswith(b"data: [DONE]")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def test_the_playbook_lists_verifies_and_ends_with_a_status(tmp_path, site):
     store(tmp_path, models=[{"name": "a", "source": f"{site.url}/a.gguf"}])
     listed = play(tmp_path, models_json=f"{tmp_path}/json")
     assert listed.returncode == 0, listed.stdout + listed.stderr
-    assert "a  ok             4.0 MiB  100 % in memory  1 file" in listed.stdout
+    # How much is in memory is for the kernel to decide.
+    assert re.search(r"a  ok             4\.0 MiB  +\d+ % in memory  1 file", listed.stdout), listed.stdout
     written = json.loads((tmp_path / "json/ws.json").read_text())
     assert [(one["name"], one["state"]) for one in written["models"]] == [("a", "ok")]
     assert play(tmp_path, models_action="verify").returncode == 0

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,22 +17,35 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTATIONS = yaml.safe_load((Path(__file__).parent / "mutations.yml").read_text())
+LIMIT = 400  # seconds for one run of pytest; the longest takes 25, on a busy machine minutes
 
 
 def run(collection: Path, *tests: str) -> int:
     paths = f"pythonpath={collection.parents[2]} tests/unit tests/fake_nvml"
     (collection / "pytest.ini").write_text(f"[pytest]\n{paths}\naddopts = --import-mode=importlib\n")
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    command += ["-o", "faulthandler_timeout=120"]  # where it hangs, if it does
     environment = {**os.environ, "PYTHONPATH": ""}
-    done = subprocess.run(command, cwd=collection, env=environment, capture_output=True, text=True, check=False)
-    print(done.stdout[-2000:])  # noqa: T201 - shown when the test fails
-    return done.returncode
+    log = collection / "pytest.log"
+    # A file, not a pipe: what a broken run left running would hold a pipe open for ever.
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=collection, env=environment, stdout=output, stderr=output, start_new_session=True
+        ) as running,
+    ):
+        try:
+            return running.wait(LIMIT)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            print(log.read_text(errors="replace")[-2000:])  # noqa: T201 - shown when the test fails
 
 
-@pytest.fixture
-def collection(tmp_path: Path) -> Path:
-    """A copy of the collection that may be broken."""
-    copy = tmp_path / "ansible_collections" / "ai_infra" / "workstation"
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the collection that may be broken, one for each worker; who breaks it mends it."""
+    copy = tmp_path_factory.mktemp("broken") / "ansible_collections" / "ai_infra" / "workstation"
     for folder in ("plugins", "roles", "tests", "build/fake_nvml"):
         if (ROOT / folder).is_dir():
             shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -47,4 +62,7 @@ def test_a_broken_promise_turns_its_test_red(mutation: dict, collection: Path) -
     text = target.read_text()
     assert text.count(mutation["old"]) == 1, f"{mutation['file']} changed: renew the mutation {mutation['name']!r}"
     target.write_text(text.replace(mutation["old"], mutation["new"]))
-    assert run(collection, mutation["test"]) == 1, "the test does not notice"
+    try:
+        assert run(collection, mutation["test"]) == 1, "the test does not notice"
+    finally:
+        target.write_text(text)
