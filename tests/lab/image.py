@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE.parent / "fake_nvml"))
 import fake_nvml  # noqa: E402
 
 SUITE = "bookworm"
-CARDS = ("rtx5090", "a100")
+CARDS = ("rtx5090", "a100", "rtx3090")
 STAND_IN = "/opt/nvidia-stand-in"
 STAND_IN_STATE = "/var/lib/nvidia-stand-in"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
