@@ -55,6 +55,11 @@ class Play:
         }  # fmt: skip
 
     @property
+    def warnings(self) -> list[str]:
+        """What the state modules warned of."""
+        return [str(warning) for task in self.tasks for warning in task["result"].get("warnings", [])]
+
+    @property
     def changed(self) -> list[str]:
         """Names of the tasks that changed something."""
         return [task["task"] for task in self.tasks if task["status"] == "ok" and task["result"].get("changed")]

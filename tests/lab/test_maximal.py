@@ -58,6 +58,19 @@ def test_a_killed_run_is_finished_by_the_next_and_goes_back(vm: Vm, controller: 
     assert left == {}
 
 
+def test_three_profiles_in_a_row_go_back_over_two_reboots(vm: Vm, controller: Controller, proof) -> None:
+    before = state.look(vm)
+    for profile in ("conservative", "balanced", "aggressive"):
+        wanted = {"workstation_profile": profile, "gpu_tuning_power_limit": "80%"}
+        assert controller.play("site.yml", wanted).ok().changes
+    vm.reboot()
+    controller.play("playbooks/rollback.yml").ok()
+    vm.reboot()
+    left = state.differences(before, state.look(vm))
+    proof(rollback_differences_after_three_profiles=len(left))
+    assert left == {}
+
+
 # What this machine cannot have, each with a reason in the result.
 EXPECTED_SKIPS: set[str] = set()
 LEAST_KEYS = 100

@@ -118,6 +118,12 @@ class Vm(Remote):
             time.sleep(0.3)
         raise self.error("the machine did not come back from its reboot")
 
+    def plug_network(self, plugged: bool) -> None:
+        """Put the cable in, or pull it: connections that are open go on when it is back in time."""
+        self._connected().human(f"set_link net0 {'on' if plugged else 'off'}")
+        if plugged:
+            self._disconnect()
+
     def stop(self) -> None:
         """Power off and remove the disks."""
         self._kill()

@@ -121,6 +121,11 @@ def write(machine: Machine, path: str, value: Value) -> None:
         raise OSError(errno.ESTALE, f"{path}: the bytes of {value} are not at hand; run the release that wrote it")
 
 
+def packed(machine: Machine) -> bytes:
+    """The whole file."""
+    return _pack(contents(machine))
+
+
 def _pack(inside: Mapping[str, bytes]) -> bytes:
     target = io.BytesIO()
     target.write(_FIRST_LINE)
