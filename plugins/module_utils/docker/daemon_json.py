@@ -190,10 +190,11 @@ def merge(text: str | None, wanted: Mapping[str, Any], record: Record, accept: I
     work.warnings += [
         f"accept: '{name}' is not in conflict with {FILE}; take it out" for name in sorted(work.accept - work.accepted)
     ]
-    if same(config, current):
+    # Nothing of ours is left in a text that nobody else has written: the file goes back to the byte.
+    exact = record.exact and _hash(text) in record.written and not work.leaves
+    if same(config, current) and not exact:
         return Merge(text, current, work.after(record, text, text), [], work.warnings)
-    untouched = record.exact and _hash(text) in record.written
-    result = record.original if untouched and not work.leaves else _render(config, text)
+    result = record.original if exact else _render(config, text)
     if not config and record.leaves and record.original is None:
         result = None
     return Merge(result, config, work.after(record, text, result), work.changes(current), work.warnings)
