@@ -21,6 +21,8 @@ class FakeSystemd(FakeKernel):
             "udev.service": ["static", "active"],
         }
         self.restarted: list[str] = []
+        # Enablement as systemd knows it: as it was when it last read its files.
+        self.seen: dict[str, str] = {}
         self.known: set[str] = set()
         self.was: dict[str, str] = {}
         self.broken: set[str] = set()
@@ -32,6 +34,7 @@ class FakeSystemd(FakeKernel):
             return self._condition(argv[2].partition("=")[2])
         if argv[0] != "systemctl":
             return super().run(argv, timeout)
+        reloads, argv = "--no-reload" not in argv, [word for word in argv if word != "--no-reload"]
         verb, names = argv[1], [word for word in argv[2:] if not word.startswith("--")]
         if verb == "daemon-reload":
             return self._reload()
@@ -48,11 +51,14 @@ class FakeSystemd(FakeKernel):
             return Completed(1, "", f"Unit {names[0]} not found.")
         if names[0] in self.broken:
             return Completed(1, "", "Job failed")
-        return self._state(verb, names[0])
+        done = self._state(verb, names[0])
+        if reloads and verb in ("enable", "disable", "mask", "unmask"):
+            self._reload()
+        return done
 
     def _state(self, verb: str, name: str) -> Completed:
         unit = self.units[name]
-        if verb == "start" and unit[0] == "masked":
+        if verb == "start" and self.seen.get(name, unit[0]) == "masked":
             return Completed(1, "", f"Failed to start {name}: Unit {name} is masked.")
         if verb in ("is-enabled", "is-active"):
             return Completed(0, unit[verb == "is-active"] + "\n", "")
@@ -82,6 +88,7 @@ class FakeSystemd(FakeKernel):
         for name in self.known - there:
             self.units.pop(name)
         self.known = there
+        self.seen = {name: unit[0] for name, unit in self.units.items()}
         return Completed(0, "", "")
 
     def _show(self, name: str) -> str:

@@ -59,17 +59,21 @@ class LinkedSystemd(FakeKernel):
     def run(self, argv, timeout: float = 120) -> Completed:
         if argv[0] != "systemctl":
             return super().run(argv, timeout)
+        reloads, argv = "--no-reload" not in argv, [word for word in argv if word != "--no-reload"]
         verb, names = argv[1], [word for word in argv[2:] if not word.startswith("-")]
         if verb == "daemon-reload":
             self.reload()
         elif verb == "show":
             return Completed(0, "\n\n".join(map(self._show, names)), "")
         elif verb == "is-enabled":
-            return Completed(0, self.known.get(names[0], ""), "")
+            return Completed(0, self.state(names[0]), "")  # from the files, unlike show
         elif verb == "is-active":
             return Completed(0, "active" if names[0] in self.running else "inactive", "")
         else:
-            return self._change(verb, names[0])
+            done = self._change(verb, names[0])
+            if reloads and verb not in ("start", "stop"):
+                self.reload()
+            return done
         return Completed(0, "", "")
 
     def _show(self, name: str) -> str:
@@ -94,8 +98,6 @@ class LinkedSystemd(FakeKernel):
         else:
             for one in (name, *install.get("Also", "").split()):
                 self._enable(verb, one)
-        if verb not in ("start", "stop"):
-            self.reload()
         return Completed(0, "", "")
 
     def _enable(self, verb: str, name: str) -> None:

@@ -103,9 +103,9 @@ def _systemctl(kernel: FakeKernel, argv: list[str]) -> Completed:
         missing = not Path(unit).exists()
         return Completed(4 if missing else 0, "" if missing else "enabled" if wants.exists() else "disabled", "")
     wants.parent.mkdir(exist_ok=True)
-    if argv[0] == "enable":
+    if "enable" in argv:
         wants.touch()
-    elif argv[0] == "disable":
+    elif "disable" in argv:
         wants.unlink(missing_ok=True)
     return Completed(0, "", "")
 

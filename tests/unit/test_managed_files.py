@@ -208,7 +208,7 @@ def test_a_unit_of_ours_whose_file_changes_is_restarted(tmp_path: Path) -> None:
 def test_a_unit_of_ours_that_does_not_start_takes_its_file_back(tmp_path: Path) -> None:
     kernel = FakeSystemd(tmp_path)
     kernel.broken.add("ai.slice")
-    with pytest.raises(ApplyError, match=r"systemctl enable ai.slice: Job failed"):
+    with pytest.raises(ApplyError, match=r"systemctl --no-reload enable ai.slice: Job failed"):
         with_unit(kernel)
     assert not kernel.exists(SLICE)
 

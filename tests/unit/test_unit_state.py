@@ -54,7 +54,7 @@ def test_a_generated_unit_is_masked_and_generated_again(kernel: FakeSystemd) -> 
 
 def test_a_failed_start_takes_the_enablement_back(kernel: FakeSystemd) -> None:
     kernel.broken.add("ppd.service")
-    with pytest.raises(ApplyError, match="systemctl mask ppd.service: Job failed"):
+    with pytest.raises(ApplyError, match="systemctl --no-reload mask ppd.service: Job failed"):
         call(kernel, TRIM, MASK)
     assert kernel.units["fstrim.timer"] == ["disabled", "inactive"]
 

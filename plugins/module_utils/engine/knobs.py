@@ -183,6 +183,11 @@ def _systemctl(host: Host, *argv: str) -> None:
     _command(host, "systemctl", *argv)
 
 
+def _change_unit_file(host: Host, verb: str, unit: str) -> None:
+    """Without the reload that would follow each of them: the action daemon-reload of the change is one for all."""
+    _systemctl(host, "--no-reload", verb, unit)
+
+
 def _read_unit_file(machine: Machine, unit: str) -> Value:
     # A unit whose file is gone (older systemd prints nothing, newer not-found) is not enabled.
     state = machine.host.run(("systemctl", "is-enabled", unit)).out.strip()
@@ -196,9 +201,9 @@ def _write_unit_file(machine: Machine, unit: str, value: Value) -> None:
         raise OSError(errno.EINVAL, f"a unit cannot be made {value}")
     if live == "masked" and verb != "mask":
         # Without a mask a static or generated unit is again what it was.
-        _systemctl(machine.host, "unmask", unit)
+        _change_unit_file(machine.host, "unmask", unit)
     if verb and _read_unit_file(machine, unit) != value:
-        _systemctl(machine.host, verb, unit)
+        _change_unit_file(machine.host, verb, unit)
 
 
 _UNITS = "/etc/systemd/system"

@@ -122,9 +122,11 @@ def _why_it_stays(place: Place, machine: Machine, changes: Collection[Change]) -
 
 
 def _in_order(changes: list[Change]) -> list[Change]:
-    """Links of units first, and then systemd is told, so that a unit that was masked can start; the rest as it is."""
-    links = [change for change in changes if change.place.kind == "unit_links"]
-    if links:
-        links[-1] = dataclasses.replace(links[-1], actions=("daemon-reload",), at_once=True)
-    others = [change for change in changes if change.place.kind != "unit_links"]
-    return links + sorted(others, key=lambda change: change.before != "masked")
+    """Units stop as long as systemd knows them; then their links and enablement, and systemd is told once, so that what
+    was masked can start."""
+    stops = [change for change in changes if change.place.kind == "unit_active" and change.after == "inactive"]
+    files = [change for kind in ("unit_links", "unit_file") for change in changes if change.place.kind == kind]
+    rest = [change for change in changes if change not in stops and change not in files]
+    if files:
+        files[-1] = dataclasses.replace(files[-1], actions=("daemon-reload",), at_once=True)
+    return stops + files + rest

@@ -119,12 +119,13 @@ def finish_actions(machine: Machine) -> list[str]:
 def restore(machine: Machine, wanted: Iterable[tuple[Place, Value]]) -> list[tuple[Place, Value, str]]:
     """Bring places back to given values, in rounds, and return those that resist with the reason."""
     left = list(wanted)
-    links = [(place, value) for place, value in left if place.kind == "unit_links"]
-    moved = [place for place, value in links if not _holds(machine, place, value)]
-    for place, value in links:
+    units = [(place, value) for kind in ("unit_links", "unit_file") for place, value in left if place.kind == kind]
+    moved = [place for place, value in left if place.kind.startswith("unit_") and not _holds(machine, place, value)]
+    for place, value in units:
         _restore_one(machine, place, value)
-    if moved:
-        run_actions(machine.host, {"daemon-reload"})  # or a unit that was masked could not start
+    if units and moved:
+        # Or a unit that was masked could not start; also where a killed run had mended its files and no more.
+        run_actions(machine.host, {"daemon-reload"})
     failed: list[tuple[Place, Value, str]] = []
     for _round in range(_ROUNDS):
         failed = []

@@ -134,7 +134,7 @@ def want_mount(
         brings = {"": (key,)}
         unit = _unit(mount, after, page_size)
         want_file(draft, look.unit_file, unit, actions=("daemon-reload",), brings=brings)
-        more: dict[str, Any] = {"scope": "persistent", "brings": brings}
+        more: dict[str, Any] = {"actions": ("daemon-reload",), "scope": "persistent", "brings": brings}
         draft.want(f"unit_file:{mount.unit}", "unit_file", mount.unit, look.enablement, "enabled", **more)
 
 

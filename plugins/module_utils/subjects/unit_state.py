@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..engine.change import Draft, Place
+from ..engine.change import Change, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
 
@@ -127,11 +127,21 @@ def decide(desired: Desired, snapshot: Snapshot) -> Draft:
             for kind in ("unit_file", "unit_active") if wanted.active else ("unit_file",):
                 draft.skip(f"{kind}:{wanted.name}", _MASKED)
             continue
-        # A masked unit cannot start: it is stopped before it is masked, and so unmasked before it starts again.
-        steps = (_want_active, _want_unit_file) if wanted.unit_file == "masked" else (_want_unit_file, _want_active)
-        for step in steps:
-            step(draft, wanted, unit, snapshot.systemd)
+        _want_unit_file(draft, wanted, unit, snapshot.systemd)
+        _want_active(draft, wanted, unit, snapshot.systemd)
+    draft.changes = _in_order(draft.changes)
     return draft
+
+
+def _in_order(changes: list[Change]) -> list[Change]:
+    """What stops, what is enabled, disabled or masked, and what starts: a masked unit cannot start, and a unit that
+    is about to be masked is stopped as long as it is known. systemd reads its files once, before the first start."""
+    stops = [change for change in changes if change.after == "inactive"]
+    files = [change for change in changes if change.place.kind == "unit_file"]
+    starts = [change for change in changes if change.after == "active"]
+    if files:
+        files[-1] = replace(files[-1], at_once=True)
+    return stops + files + starts
 
 
 def _stays_masked(wanted: Wanted, unit: Unit) -> bool:
@@ -168,9 +178,8 @@ def _want_unit_file(draft: Draft, wanted: Wanted, unit: Unit, systemd: bool) -> 
         names = (wanted.name, *unit.also)
         links = tuple(Place(f"unit_links:{name}", "unit_links", name) for name in names)
         brings = {"": (f"unit_active:{wanted.name}",)}
-        draft.want(
-            key, "unit_file", wanted.name, live, wanted.unit_file, scope="persistent", touches=links, brings=brings
-        )
+        more: dict[str, Any] = {"actions": ("daemon-reload",), "touches": links, "brings": brings}
+        draft.want(key, "unit_file", wanted.name, live, wanted.unit_file, scope="persistent", **more)
 
 
 def _missing(unit: Unit, wanted: Wanted, systemd: bool) -> str:
