@@ -49,7 +49,8 @@ class Hardware:
         if not table.exists():
             _compile_table(table, self.cpus, self.threads)
         return [
-            *("-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", f"max,{_CPU_MODEL},{_CPU_FEATURES}"),
+            # Without a mouse: whether the kernel finds one in time depends on how busy the host is.
+            *("-accel", "tcg,thread=multi", "-machine", "q35,i8042=off", "-cpu", f"max,{_CPU_MODEL},{_CPU_FEATURES}"),
             *("-nodefaults", "-no-user-config", "-display", "none"),
             *("-acpitable", f"file={table}"),
             *self._processors(),

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import maximal
 import pytest
 import state
@@ -22,7 +24,8 @@ def test_an_untouched_machine_differs_by_noise_alone(vm: Vm) -> None:
 def test_maximal_goes_back_over_two_reboots(vm: Vm, controller: Controller, proof) -> None:
     before = state.look(vm)
     applied = maximal.apply(controller)
-    assert applied.skipped.keys() <= EXPECTED_SKIPS
+    unexpected = [key for key in applied.skipped if not any(fnmatchcase(key, known) for known in EXPECTED_SKIPS)]
+    assert unexpected == []
     assert len(applied.changes) >= LEAST_KEYS
     again = controller.play("site.yml", maximal.VARIABLES).ok()
     assert again.changed == []
@@ -72,5 +75,9 @@ def test_three_profiles_in_a_row_go_back_over_two_reboots(vm: Vm, controller: Co
 
 
 # What this machine cannot have, each with a reason in the result.
-EXPECTED_SKIPS: set[str] = set()
+EXPECTED_SKIPS = (
+    "gpu:*/application_clocks",  # GeForce cards have none to reset
+    "gpu:*/memory_locked_clocks",  # the A100 does not let them be locked
+    "unit_*:systemd-timesyncd.service",  # not installed here
+)
 LEAST_KEYS = 100
