@@ -80,6 +80,10 @@ ENGINES: Mapping[str, Engine] = {
             "DATA_DIR": "/data",
             "STATIC_DIR": "/data/static",
             "OFFLINE_MODE": "true",
+            # Else what its database has from the first start wins: another backend or key would never be used. And with
+            # that, accounts are closed again at each start, but for the first one, which it always lets in.
+            "RESET_CONFIG_ON_START": "true",
+            "ENABLE_SIGNUP": "false",
             "RAG_EMBEDDING_ENGINE": "openai",
             "ENABLE_OLLAMA_API": "false",
             "ANONYMIZED_TELEMETRY": "false",
