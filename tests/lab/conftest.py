@@ -14,6 +14,7 @@ import pytest
 from plays import Controller
 from vm import Vm
 
+FAILURES = Path(__file__).resolve().parents[2] / "build" / "logs" / "lab-failures.log"
 _PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "iasl", "sfdisk", "mke2fs", "ssh", "gcc", "make")
 
 
@@ -41,6 +42,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     vm = getattr(item, "funcargs", {}).get("vm")
     if report.when == "call" and report.failed and isinstance(vm, Vm):
         report.sections.append(("console", vm.console(30)))
+    if report.failed:
+        # All of it takes an hour or two: who waits can read what has failed so far.
+        FAILURES.parent.mkdir(parents=True, exist_ok=True)
+        with FAILURES.open("a", encoding="utf-8") as log:
+            log.write(f"{report.nodeid} ({report.when})\n{report.longreprtext}\n\n")
     return report
 
 

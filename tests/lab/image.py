@@ -62,6 +62,7 @@ FIRST_BOOT = (
     "echo '/swapfile none swap sw 0 0' >> /etc/fstab && systemctl daemon-reload",
     "systemctl start swap.target local-fs.target",
     "grub-install /dev/vda && update-grub",
+    "update-initramfs -u",  # what it makes in a folder is not what it makes in a running system
     "fstrim -a; sync",
 )
 

@@ -1,7 +1,7 @@
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A full disk, a read-only /etc, a folder that is missing, a security module that says no: one clear line, nothing half
-done."""
+"""A full disk, a read-only /etc, a security module that says no: one clear line, nothing half done. A folder that is
+missing is made."""
 
 from __future__ import annotations
 
@@ -33,12 +33,7 @@ FAULTS = {
     "a read-only /etc": (
         "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
         "umount /etc",
-        ("/etc/", "Read-only file system"),
-    ),
-    "a folder that is missing": (
-        "mv /etc/modules-load.d /etc/modules-load.gone",
-        "mv /etc/modules-load.gone /etc/modules-load.d",
-        ("/etc/modules-load.d", "No such file or directory"),
+        ("/etc/sysctl.d/99-zz-ai-workstation.conf", "the file system is read-only"),
     ),
     "a file where the folder belongs": (
         "mv /etc/tmpfiles.d /etc/tmpfiles.gone && touch /etc/tmpfiles.d",
@@ -65,6 +60,15 @@ def test_a_fault_is_one_line_and_leaves_nothing(vm: Vm, controller: Controller, 
     repaired(vm, controller)
 
 
+def test_a_folder_that_is_missing_is_made_and_goes_again(vm: Vm, controller: Controller) -> None:
+    vm.ssh("mv /etc/modules-load.d /root/gone")
+    before = state.look(vm)
+    repaired(vm, controller)
+    assert vm.ssh("cat /etc/modules-load.d/ai-workstation.conf").endswith("tcp_bbr\n")
+    assert not controller.module(MODULE, {})["failed"]
+    assert state.differences(before, state.look(vm)) == {}
+
+
 def test_a_security_module_that_refuses_one_folder(vm: Vm, controller: Controller) -> None:
     """Landlock answers as SELinux does: EACCES, to root as well."""
     vm.push(HERE / "landlocked", "/opt/landlocked")
@@ -88,7 +92,7 @@ def check(told: dict[str, object], *words: str) -> None:
 
 
 def repaired(vm: Vm, controller: Controller) -> None:
-    """The same call works once the fault is gone, and is complete."""
+    """The same call works, and is complete."""
     done = controller.module(MODULE, PARAMS)
     assert (done["failed"], done["changed"]) == (False, True), done
     assert vm.ssh("sysctl -n vm.swappiness").strip() == "10"

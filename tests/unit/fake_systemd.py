@@ -47,16 +47,16 @@ class FakeSystemd(FakeKernel):
             return Completed(0, "no" if names[-1] in self.unmet else "yes", "")
         if verb == "show":
             return Completed(0, "\n\n".join(self._show(name) for name in names) + "\n", "")
-        if names[0] not in self.units:
-            return Completed(1, "", f"Unit {names[0]} not found.")
-        if names[0] in self.broken:
-            return Completed(1, "", "Job failed")
         done = self._state(verb, names[0])
         if reloads and verb in ("enable", "disable", "mask", "unmask"):
             self._reload()
         return done
 
     def _state(self, verb: str, name: str) -> Completed:
+        if name not in self.units:
+            return Completed(1, "", f"Unit {name} not found.")
+        if name in self.broken:
+            return Completed(1, "", "Job failed")
         unit = self.units[name]
         if verb == "start" and self.seen.get(name, unit[0]) == "masked":
             return Completed(1, "", f"Failed to start {name}: Unit {name} is masked.")

@@ -217,6 +217,26 @@ def test_killed_at_every_write_of_the_call_or_of_going_back_it_goes_back(kernel:
         assert number > 15
 
 
+def test_after_a_kill_the_next_call_does_not_wait_for_the_time(kernel: LinkedSystemd) -> None:
+    assert _killed(kernel, [12], tune)
+    kernel.running.add("ai-workstation-unconfirmed.timer")
+    assert json.loads(kernel.text(switch.PATH))["complete"] is False
+    outcome = tune(kernel)
+    assert "nobody confirmed the call of" in outcome["warnings"][0]
+    assert (kernel.text(SWAP), kernel.text(IRQ)) == ("10", "0-3")
+
+
+def test_a_call_that_is_still_at_work_is_left_alone(kernel: LinkedSystemd) -> None:
+    stat = f"/proc/{os.getpid()}/stat"
+    kernel.put(stat, Path(stat).read_text())
+    assert _killed(kernel, [12], tune)
+    kernel.running.add("ai-workstation-unconfirmed.timer")
+    with pytest.raises(RefusedError, match="waits for its confirmation"):
+        tune(kernel)
+    kernel.put(stat, f"{os.getpid()} (another) S" + " 1" * 50)
+    assert tune(kernel)["changed"]
+
+
 def _killed(kernel: FakeKernel, left: list[int], step) -> bool:
     def stop(_path: str) -> None:
         left[0] -= 1

@@ -215,6 +215,19 @@ class Host:
         """The time now, as file names have it."""
         return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
+    def process(self) -> str:
+        """This process, named as no other of this boot is: its number and its start (proc_pid_stat(5), starttime)."""
+        return self._named(os.getpid())
+
+    def runs(self, process: str) -> bool:
+        """Whether a process that process() named is still there."""
+        number = process.partition(" ")[0]
+        return bool(number) and self._named(int(number)) == process
+
+    def _named(self, number: int) -> str:
+        fields = (self.text(f"/proc/{number}/stat") or "").rpartition(")")[2].split()
+        return f"{number} {fields[19]}" if len(fields) > 19 else ""
+
     def boot_id(self) -> str:
         """Identity of this boot (Documentation/admin-guide/sysctl/kernel.rst, random/boot_id)."""
         return self.text("/proc/sys/kernel/random/boot_id") or "unknown"

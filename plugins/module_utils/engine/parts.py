@@ -80,7 +80,11 @@ def _converge_parts(
 
 def _unconfirmed(machine: Machine) -> dict[str, Any]:
     """What the controller has to confirm, where a change of this call may cost the connection."""
-    waits = machine.switch.public() if machine.switch else None
+    if not machine.switch or not machine.switch.armed:
+        return {}
+    with locked(machine):
+        machine.switch.complete(machine)
+    waits = machine.switch.public()
     return {"unconfirmed": waits} if waits else {}
 
 

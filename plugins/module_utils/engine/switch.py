@@ -13,6 +13,7 @@ Source: systemd-run(1), systemd.timer(5).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -84,6 +85,8 @@ class Switch:
             self._state = {
                 "id": host.token(),
                 "boot_id": host.boot_id(),
+                "process": host.process(),
+                "complete": False,
                 "armed": host.utc(),
                 "seconds": self.seconds,
                 "reasons": self.reasons,
@@ -111,6 +114,14 @@ class Switch:
         """The time runs from the last write on. The lock is held, so that no restore is under way."""
         if self._state:
             self._start(machine.host)
+
+    def complete(self, machine: Machine) -> None:
+        """The call has ended, well or not: from here on it waits for the controller alone. The lock is held."""
+        if self._state and machine.host.exists(PATH):
+            self._state["complete"] = True
+            # Where it cannot be noted, the next call takes this one for one that was killed, which is no harm.
+            with contextlib.suppress(OSError):
+                machine.host.save_json(PATH, self._state)
 
     def _start(self, host: Host) -> None:
         _stop(host)
@@ -140,14 +151,16 @@ def confirm(machine: Machine, identity: str) -> None:
 def finish_earlier(machine: Machine) -> list[str]:
     """What an earlier call left unconfirmed goes back before this one looks. The lock is held.
 
-    Returns what to say about it, once. Raises RefusedError while its time still runs.
+    Returns what to say about it, once. Raises RefusedError while it is at work, or its controller still has time; a
+    call that was killed has none.
     """
     host = machine.host
     if machine.switch and machine.switch.armed:
         return []  # it is this call's own
     state = _load(host)
     if state is not None:
-        if host.run(("systemctl", "is-active", _TIMER)).out.strip() == "active":
+        alive = state["complete"] or host.runs(state["process"])
+        if alive and host.run(("systemctl", "is-active", _TIMER)).out.strip() == "active":
             raise RefusedError(
                 f"an earlier call ({state['armed']}) waits for its confirmation and goes back by itself within "
                 f"{state['seconds']} s; run again then"
