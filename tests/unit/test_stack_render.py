@@ -176,6 +176,16 @@ def test_a_backend_without_a_key_keeps_its_place_among_the_keys() -> None:
     assert 'OPENAI_API_KEYS=";$$(cat /run/secrets/vllm)"' in web["entrypoint"][2]
 
 
+def test_open_webui_takes_what_is_declared_at_each_start_unless_told_otherwise() -> None:
+    def environment(**more: Any) -> dict[str, str]:
+        return render([LLAMA, {**WEBUI, **more}])["compose"]["services"]["open_webui"]["environment"]
+
+    assert environment()["RESET_CONFIG_ON_START"] == "true"
+    # It opens accounts to everybody at each such start, if it is not told to keep them closed.
+    assert environment()["ENABLE_SIGNUP"] == "false"
+    assert environment(environment={"RESET_CONFIG_ON_START": False})["RESET_CONFIG_ON_START"] == "false"
+
+
 # -- flags by version ----------------------------------------------------------------------------------
 
 
