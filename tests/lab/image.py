@@ -40,7 +40,7 @@ PACKAGES = (
     *("linux-image-amd64", "initramfs-tools", "grub-pc", "util-linux", "e2fsprogs", "iproute2", "procps", "ethtool"),
     # Whose settings we manage, and a service that a workstation does not need.
     *("irqbalance", "earlyoom", "avahi-daemon"),
-    "strace",  # for the watcher
+    *("strace", "lz4"),  # for the watcher, and for a small and quick initial file system
 )
 _UNUSED_DRIVERS = (
     *("gpu/drm/amd", "gpu/drm/i915", "gpu/drm/nouveau", "gpu/drm/radeon", "media", "net/wireless", "staging"),

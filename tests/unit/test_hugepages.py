@@ -490,3 +490,54 @@ def test_without_root_there_is_one_line(kernel: FakeKernel, pages: Pages) -> Non
 def test_a_later_sysctl_file_that_wins_is_named(kernel: FakeKernel, pages: Pages) -> None:
     kernel.put("/etc/sysctl.d/99-zzz-vendor.conf", "vm.nr_hugepages=0")
     assert "99-zzz-vendor.conf:1 sets it to 0" in call(kernel, pools=[{"size": "2M", "count": 4}])["warnings"][0]
+
+
+class Killed(BaseException):
+    """The end of the process, which nothing catches."""
+
+
+def test_killed_at_every_write_the_next_runs_end_where_all_began(kernel: FakeKernel, two: Pages) -> None:
+    """On kernels from 6.1 on a halted khugepaged lowers min_free_kbytes again: THP takes it along both ways."""
+
+    def both_ways(kernel: FakeKernel, text: str) -> str:
+        kernel.put(MIN_FREE, "11000" if text == "never" else "67584")
+        return choose(kernel.text(f"{THP}/enabled") or "", text)
+
+    kernel.put(f"{THP}/enabled", "always [madvise] never", both_ways)
+    wanted = {"pools": [{"size": "2M", "count": 8, "node": 0}], "thp_enabled": "never", "thp_defrag": "defer"}
+    live = [MIN_FREE, f"{THP}/enabled", f"{THP}/defrag"]
+    before = [kernel.text(path) for path in live]
+    for first, second in ((wanted, {}), ({}, {})):
+        number = 0
+        while True:
+            number += 1
+            if not first:
+                call(kernel, **wanted)
+            if not killed(kernel, number, first):
+                break
+            if first:
+                call(kernel, **first)
+                assert not call(kernel, **first)["changed"], number
+            call(kernel, **second)
+            assert [kernel.text(path) for path in live] == before, number
+            assert json.loads(kernel.text(LEDGER) or "{}")["entries"] == {}, (number, first)
+        assert number > 6
+        call(kernel)
+
+
+def killed(kernel: FakeKernel, at: int, wanted: dict) -> bool:
+    left = [at]
+
+    def stop(_path: str) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise Killed
+
+    kernel.before_write = stop
+    try:
+        call(kernel, **wanted)
+    except Killed:
+        return True
+    finally:
+        kernel.before_write = kernel.writes.append
+    return False

@@ -100,6 +100,7 @@ class Draft:
     `gone`: keys whose place goes with this call and comes back as the kernel makes it: nothing to take back.
     `knows_reboot`: keys whose need of a reboot the subject reads from the machine, into `reboot_reasons`: the ledger
     is not asked about them.
+    `back`: places of this owner that had their original again before this call wrote: to forget once they keep it.
     `holds`: what is as wanted already and must still be so where a change moves its neighbours.
     `key_by_key`: each change stands for itself: what cannot be written is skipped with the reason, and the others stay.
     `shared`: what is wanted follows from our code alone: any of its owners brings it up to date, for all of them.
@@ -118,6 +119,7 @@ class Draft:
     releases_first: bool = False
     actions: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
+    back: dict[str, Place] = field(default_factory=dict)
     holds: list[tuple[Place, Value]] = field(default_factory=list)
     key_by_key: bool = False
     shared: bool = False

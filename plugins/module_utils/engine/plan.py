@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from ..errors import ApplyError, RefusedError
 from ..values import words
 from .actions import due
-from .change import Change, Draft, Value, public_value
+from .change import Change, Draft, Place, Value, public_value
 from .ledger import LOCK, PATH
 from .machine import Machine
 from .reboots import reboot_reasons
@@ -217,7 +217,8 @@ def _releases(owner: str, draft: Draft, machine: Machine, elsewhere: Elsewhere) 
         for key, entry in machine.ledger.owned_by(owner)
         if key not in draft.covered and (entry.kind, entry.address) not in elsewhere
     }
-    dropped = {key: entry for key, entry in dropped.items() if not entry.touched_by or entry.touched_by in dropped}
+    others = machine.ledger.entries.keys() - dropped.keys()
+    dropped = {key: entry for key, entry in dropped.items() if entry.touched_by not in others}
     found = judge(machine, dropped, draft.changes)
     for key in found.gone:
         draft.warnings.append(f"{key} is not managed any more and is gone from this machine; it is forgotten")
@@ -227,8 +228,13 @@ def _releases(owner: str, draft: Draft, machine: Machine, elsewhere: Elsewhere) 
         draft.warnings.append(f"{key} is not managed any more and was changed by someone else to {shown}; left alone")
     for key, reason in found.stays.items():
         draft.skip(key, reason)
-    for key in found.back if not found.changes and not draft.changes else ():  # else one of them may move it yet
-        machine.ledger.forget(key)
+    if found.changes or draft.changes:
+        # One of them may move it yet: it is held, and forgotten when all is written.
+        draft.back = {key: Place(key, dropped[key].kind, dropped[key].address) for key in found.back}
+        draft.holds += [(place, dropped[key].original) for key, place in draft.back.items()]
+    else:
+        for key in found.back:
+            machine.ledger.forget(key)
     return found.changes
 
 

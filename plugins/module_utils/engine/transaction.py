@@ -57,6 +57,9 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft, aga
         ledger.pending_actions &= put_off
     for key in draft.gone:
         ledger.forget(key)
+    for key, place in draft.back.items():
+        if key in ledger.entries and _holds(machine, place, ledger.entries[key].original):
+            ledger.forget(key)
     try:
         _close(machine, applied, changes, touched)
     except OSError as error:
