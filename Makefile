@@ -10,7 +10,7 @@ preview  := $(if $(filter 1 yes true,$(APPLY)),,--check --diff)
 export LC_ALL := C.UTF-8
 export PATH   := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help site demo test lab test-gpu bench lint docs lock setup clean
+.PHONY: help site demo test lab stack-full test-gpu bench lint docs lock setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile scripts/consumer.mk | expand -t 24
@@ -30,6 +30,10 @@ lint: ## the lint suite alone
 lab: ## all proofs on a whole machine in QEMU; writes build/proof.json
 	@scripts/setup dev
 	@python scripts/run_tests.py lab
+
+stack-full: ## the real vLLM (on CPUs), Open WebUI, llama.cpp and gateway, end to end; builds 7 GB of images
+	@scripts/setup dev
+	@python scripts/run_tests.py stack-full
 
 demo: ## try it on a throwaway workstation, no GPU needed; ARGS=container for a container
 	@scripts/setup dev

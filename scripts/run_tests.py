@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Run the test suites that this machine can run, and say which it cannot and why.
 
-    scripts/run_tests.py             all of them but the lab, two at a time
+    scripts/run_tests.py             all of them but the longest, two at a time
     scripts/run_tests.py unit lint   some of them
 
 Each suite prints one line; its output is in build/logs. The last line counts. The exit status is 0 only
@@ -11,6 +11,7 @@ when something passed and nothing failed.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,10 +19,11 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import machine
 from machine import NotRun
@@ -29,9 +31,11 @@ from machine import NotRun
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai_infra.workstation"
 LOGS = ROOT / "build" / "logs"
+STACK_SCENARIO = "stack_full"
 COLLECTION = "ansible_collections.ai_infra.workstation"
 SUITE_TIMEOUT = 25 * 60  # of one command
 LAB_TIMEOUT = 90 * 60  # of the whole lab
+STACK_TIMEOUT = 60 * 60  # of the whole stack, with 7 GB of images to build
 NEWEST_LOCKED = 13  # the newest 3.x the lock files are tried with
 FAILURE_LINES = 50  # of each failed command; all of it is in the log
 
@@ -219,6 +223,7 @@ def sanity(bench: Bench) -> Count:
 
 def molecule(bench: Bench) -> Count:
     scenarios = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+    scenarios = [scenario for scenario in scenarios if scenario != STACK_SCENARIO]
     if not scenarios:
         raise NotRun("no scenarios")
     # Once, before scenarios that run side by side both start to build it.
@@ -235,6 +240,37 @@ def molecule(bench: Bench) -> Count:
         good = list(pool.map(test, scenarios))
     failed = [scenario for scenario, passed in zip(scenarios, good, strict=True) if not passed]
     return Count(len(scenarios) - len(failed), len(failed), note=f"failed: {', '.join(failed)}" if failed else "")
+
+
+def stack_full(bench: Bench) -> Count:
+    """The real llama.cpp, vLLM, Open WebUI and gateway as services, asked and hung. It writes build/stack-full.json."""
+    figures = ROOT / "build" / "stack-full.json"
+    figures.unlink(missing_ok=True)
+    command = ["molecule", "test", "--scenario-name", STACK_SCENARIO]
+    status, output = bench.run(command, timeout=STACK_TIMEOUT)
+    if figures.exists():
+        for line in stack_figures(json.loads(figures.read_text(encoding="utf-8"))):
+            print(f"    {line}", flush=True)
+    # The last line of an assertion or a task that failed is far from the end.
+    note = next(iter(re.findall(r"^fatal: .*", output, re.MULTILINE)), "")
+    return Count(passed=1) if status == 0 else Count(failed=1, note=note[:200])
+
+
+def stack_figures(found: dict[str, Any]) -> Iterator[str]:
+    """What was real, and how fast: lines of what molecule/stack_full/talk.py found."""
+    versions = found["versions"]
+    yield (
+        f"real: llama.cpp {versions['llama_cpu']}, vLLM {versions['vllm_gpu']} on CPUs, Open WebUI "
+        f"{versions['open_webui']}, HAProxy {versions['gateway']}; not real: the models, tiny and random"
+    )
+    seconds = ", ".join(f"{name} {number:g}" for name, number in found["start_seconds"].items())
+    yield f"seconds until well: {seconds}"
+    for way in ("through_gateway", "through_open_webui"):
+        for engine, one in found[way].items():
+            yield (
+                f"{way.replace('_', ' ')} to {engine}: {one['tokens']} tokens in {one['seconds']:g} s; streamed in "
+                f"{one['events']} events, the first text after {one['first_token_seconds']:g} s"
+            )
 
 
 def newest(bench: Bench) -> Count:
@@ -288,6 +324,7 @@ LANES: tuple[dict[str, Suite], ...] = (
         "mutations": Suite(mutations, COMPILER),
         "molecule": Suite(molecule, TEST_HOSTS),
         "images": Suite(images, ("openssl", *TEST_HOSTS)),
+        "stack-full": Suite(stack_full, TEST_HOSTS, by_name=True),
         "lab": Suite(lab, VIRTUAL_MACHINES, by_name=True),
     },
     {
