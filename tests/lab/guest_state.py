@@ -11,6 +11,7 @@ import os
 import stat
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 # Every file below /sys and /proc that a knob of ours is, or moves.
@@ -111,8 +112,8 @@ def initial_files(image: Path) -> str:
         name = unpacked[start : start + name_size - 1]
         content = (start + name_size + 3) // 4 * 4
         at = (content + size + 3) // 4 * 4
-        digest = hashlib.sha256(unpacked[content : content + size]).hexdigest()
-        found.append(f"{name!r} {mode} {uid}:{gid} {digest}")
+        check = zlib.crc32(unpacked[content : content + size])  # ten times quicker here than a digest
+        found.append(f"{name!r} {mode} {uid}:{gid} {size} {check:08x}")
     assert len(found) > 100, f"{image}: {len(found)} files"
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: ai_infra.workstation contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Run a command with TORCH_INDEX: the address of an index that has PyTorch for CPUs, for builds in the host's network.

@@ -55,11 +55,8 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft, aga
         trouble = ApplyError(f"the values are as asked for, but {_words(error)}; mend that and run again")
     else:
         ledger.pending_actions &= put_off
-    for key in draft.gone:
+    for key in [*draft.gone, *_stayed_back(machine, draft)]:
         ledger.forget(key)
-    for key, place in draft.back.items():
-        if key in ledger.entries and _holds(machine, place, ledger.entries[key].original):
-            ledger.forget(key)
     try:
         _close(machine, applied, changes, touched)
     except OSError as error:
@@ -69,6 +66,14 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft, aga
     if trouble:
         raise trouble
     return applied
+
+
+def _stayed_back(machine: Machine, draft: Draft) -> list[str]:
+    """Keys that had their original again before this call, and still have it."""
+    entries = machine.ledger.entries
+    return [
+        key for key, place in draft.back.items() if key in entries and _holds(machine, place, entries[key].original)
+    ]
 
 
 def _write_all(
