@@ -137,14 +137,15 @@ def docs(bench: Bench) -> Count:
     return bench.all_pass([["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."]])
 
 
-def pytest(bench: Bench, *places: str, workers: int = 2, timeout: int = SUITE_TIMEOUT) -> Count:
-    """Run the tests of folders or files, on both cores."""
+def pytest(bench: Bench, *places: str, workers: int = 2, timeout: int = SUITE_TIMEOUT, share: str = "load") -> Count:
+    """Run the tests of folders or files, on both cores. share: how the workers share them (--dist of pytest-xdist)."""
     present = [place for place in places if (ROOT / place).is_file() or any((ROOT / place).glob("**/test_*.py"))]
     if not present:
         raise NotRun(f"no tests in {' '.join(places)}")
     report = bench.log.with_suffix(".xml")
     report.unlink(missing_ok=True)
-    status = bench.run(["pytest", "-q", "-n", str(workers), f"--junit-xml={report}", *present], timeout=timeout)[0]
+    command = ["pytest", "-q", "-n", str(workers), "--dist", share, f"--junit-xml={report}", *present]
+    status = bench.run(command, timeout=timeout)[0]
     if not report.exists():
         return Count(failed=1, note=f"pytest ended with status {status}")
     total = failed = skipped = 0
@@ -189,8 +190,8 @@ def smoke(bench: Bench) -> Count:
 
 def lab(bench: Bench) -> Count:
     """All that is proven on a whole machine. It writes build/proof.json."""
-    # One machine at a time: with its four CPUs it keeps two cores busy.
-    return pytest(bench, "tests/lab", workers=1, timeout=LAB_TIMEOUT)
+    # Two machines: most of the time one program runs in each. A file's tests add up their figures, in one worker.
+    return pytest(bench, "tests/lab", timeout=LAB_TIMEOUT, share="loadfile")
 
 
 def sanity(bench: Bench) -> Count:
