@@ -124,3 +124,22 @@ def test_what_we_masked_we_unmask_also_where_only_a_profile_asks(kernel: FakeSys
     call(kernel, {**TRIM, "unit_file": "masked", "active": None})
     call(kernel, TRIM, optional=["fstrim.timer"])
     assert kernel.units["fstrim.timer"] == ["enabled", "active"]
+
+
+def test_systemd_reads_its_files_once_before_the_first_start(kernel: FakeSystemd) -> None:
+    kernel.units["a.service"] = ["disabled", "inactive"]
+    more = {"name": "a.service", "unit_file": "enabled", "active": True}
+    call(kernel, TRIM, MASK, more)
+    assert [word for word in kernel.acted if "ppd" not in word or "mask" in word] == [
+        "systemctl --no-reload enable fstrim.timer",
+        "systemctl --no-reload mask ppd.service",
+        "systemctl --no-reload enable a.service",
+        "systemctl daemon-reload",
+        "systemctl start fstrim.timer",
+        "systemctl start a.service",
+    ]
+    assert kernel.acted[0] == "systemctl stop ppd.service"
+    kernel.acted.clear()
+    call(kernel)
+    assert kernel.acted.count("systemctl daemon-reload") == 1
+    assert kernel.units["ppd.service"] == ["enabled", "active"]
