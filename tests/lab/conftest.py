@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import proof as proof_file
 import pytest
@@ -64,6 +65,6 @@ def controller(vm: Vm, tmp_path: Path) -> Controller:
 
 
 @pytest.fixture
-def proof() -> Callable[..., None]:
+def proof() -> Callable[..., dict[str, Any]]:
     """proof(power_cuts_survived=6) puts a figure into build/proof.json."""
     return proof_file.record
