@@ -27,8 +27,22 @@ State = dict[str, str]
 def look(vm: Remote) -> State:
     """All sysctls, files below /sys that our knobs are, /etc and /boot, units, the command line, the GPUs."""
     vm.ssh("systemctl is-system-running --wait", check=False, timeout=BOOT_LIMIT)
-    found: State = json.loads(vm.python((HERE / "guest_state.py").read_text(encoding="utf-8"), timeout=180))
+    found: State = json.loads(vm.python((HERE / "guest_state.py").read_text(encoding="utf-8"), timeout=300))
+    for key in found:
+        if key.startswith("file /boot/initrd.img"):
+            found[key] = _by_content(vm, key.partition(" ")[2], found[key])
     return found
+
+
+_CONTENTS: dict[str, str] = {}  # of initial file systems, by mode and hash of the file: unpacking one takes long
+
+
+def _by_content(vm: Remote, path: str, file: str) -> str:
+    """Each build of the same initial file system is another file: times and the order in it are new."""
+    if file not in _CONTENTS:
+        program = (HERE / "guest_initrd.py").read_text(encoding="utf-8")
+        _CONTENTS[file] = f"{file.rpartition(' ')[0]} holds {vm.python(program, path, timeout=300).strip()}"
+    return _CONTENTS[file]
 
 
 def noise() -> list[str]:
