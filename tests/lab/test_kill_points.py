@@ -45,6 +45,7 @@ def test_a_kill_at_any_point_loses_nothing(vm: Vm, proof: Callable[..., dict[str
     # Far more than the journal alone was written, in both directions.
     assert min(outcome["points_there"], outcome["points_back"]) >= 6
     assert outcome["unannounced"] == []
+    assert outcome["kill_points"] >= outcome["points_there"] + outcome["points_back"] - 2
     assert state.differences(before, state.look(vm)) == {}
 
 
