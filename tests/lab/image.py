@@ -54,7 +54,8 @@ _MASKED = (
     *("e2scrub_reap.service", "getty@tty1.service", "systemd-networkd-wait-online.service"),
     *("systemd-tmpfiles-clean.timer", "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service"),
 )
-# What only a running system can do: a disk for models, a swap file without holes, GRUB's own menu.
+# What only a running system can do: a disk for models, a swap file without holes, GRUB's own menu and an initial file
+# system that it is itself booted from. After these commands the machine boots once more, and is kept as it is then.
 FIRST_BOOT = (
     "mkfs.ext4 -q -L ai-data /dev/vdb && mkdir -p /mnt/ai-data",
     "echo 'LABEL=ai-data /mnt/ai-data ext4 defaults,nofail 0 2' >> /etc/fstab",
@@ -62,7 +63,7 @@ FIRST_BOOT = (
     "echo '/swapfile none swap sw 0 0' >> /etc/fstab && systemctl daemon-reload",
     "systemctl start swap.target local-fs.target",
     "grub-install /dev/vda && update-grub",
-    "update-initramfs -u",  # what it makes in a folder is not what it makes in a running system
+    "update-initramfs -u",
     "fstrim -a; sync",
 )
 

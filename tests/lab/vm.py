@@ -286,7 +286,9 @@ def _boot_once(fresh: Path) -> None:
         first.boot()
         first.ssh("systemctl is-system-running --wait", check=False, timeout=BOOT_LIMIT)
         for command in image.FIRST_BOOT:
-            first.ssh(command, timeout=300)
+            first.ssh(command, timeout=BOOT_LIMIT)
+        first.reboot()
+        first.ssh("systemctl is-system-running --wait", check=False, timeout=BOOT_LIMIT)
         first.freeze(fresh)
     finally:
         first.stop()
