@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Completed
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import unit_state
 from fake_kernel import FakeKernel, run_module
@@ -143,3 +144,13 @@ def test_systemd_reads_its_files_once_before_the_first_start(kernel: FakeSystemd
     call(kernel)
     assert kernel.acted.count("systemctl daemon-reload") == 1
     assert kernel.units["ppd.service"] == ["enabled", "active"]
+
+
+def test_a_unit_that_does_not_start_is_told_with_its_last_words(kernel: FakeSystemd) -> None:
+    kernel.broken.add("fstrim.timer")
+    kernel.units["fstrim.timer"] = ["enabled", "inactive"]
+    kernel.programs["journalctl"] = lambda _kernel, argv: Completed(0, f"no disk for {argv[-1]}\n", "")
+    with pytest.raises(
+        ApplyError, match=r"start fstrim.timer: Job failed; it said last: no disk for _SYSTEMD_UNIT=fstrim.timer"
+    ):
+        call(kernel, TRIM)

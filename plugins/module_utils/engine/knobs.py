@@ -172,15 +172,16 @@ def _write_mount_options(machine: Machine, path: str, value: Value) -> None:
         raise OSError(code, f"{' '.join(argv)}: {message[-1] if message else f'code {result.code}'}")
 
 
-def _command(host: Host, *argv: str) -> None:
+def _command(host: Host, *argv: str, told: int = -1) -> None:
+    """Run it. told: which line of what it says is the reason of a failure."""
     result = host.act(argv)
     if result.code:
         message = (result.err or result.out).strip().splitlines()
-        raise OSError(errno.EIO, f"{' '.join(argv)}: {message[-1] if message else f'code {result.code}'}")
+        raise OSError(errno.EIO, f"{' '.join(argv)}: {message[told] if message else f'code {result.code}'}")
 
 
 def _systemctl(host: Host, *argv: str) -> None:
-    _command(host, "systemctl", *argv)
+    _command(host, "systemctl", *argv, told=0)  # the last line says where to read on
 
 
 def _change_unit_file(host: Host, verb: str, unit: str) -> None:
@@ -264,9 +265,19 @@ def _read_unit_active(machine: Machine, unit: str) -> Value:
 
 
 def _write_unit_active(machine: Machine, unit: str, value: Value) -> None:
-    _systemctl(machine.host, "start" if value == "active" else "stop", unit)
+    try:
+        _systemctl(machine.host, "start" if value == "active" else "stop", unit)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}{_last_words(machine.host, unit)}") from None
     if value == "active" and "no" in machine.host.run(("systemctl", "show", "-P", "ConditionResult", unit)).out.split():
         raise OSError(errno.ENOTSUP, f"systemd did not start {unit}: a condition in the unit does not hold")
+
+
+def _last_words(host: Host, unit: str) -> str:
+    """What a unit's own processes have said last: systemctl only says where to look (journalctl(1), _SYSTEMD_UNIT)."""
+    known = host.run(("journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=1", f"_SYSTEMD_UNIT={unit}"))
+    said = " ".join(known.out.split())
+    return f"; it said last: {said}" if said else ""
 
 
 def _read_module(machine: Machine, name: str) -> Value:

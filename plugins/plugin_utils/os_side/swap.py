@@ -116,9 +116,13 @@ def _zram_bytes(wishes: Wishes, asked: int) -> int:
     return asked if mine or not total else min(asked, total // 4 >> 20 << 20)
 
 
+# udev opens a disk that has come or changed, to see what is on it, and one that is open cannot be reset.
+_SETTLED = "udevadm settle --timeout=30 || true; "
+
+
 def _zram_unit(size_bytes: int, algorithm: str, priority: int) -> tuple[str, ...]:
     start = (
-        'test -d /sys/module/zram || touch "$$RUNTIME_DIRECTORY/loaded"; modprobe zram; '
+        f'test -d /sys/module/zram || touch "$$RUNTIME_DIRECTORY/loaded"; modprobe zram; {_SETTLED}'
         f"device=$$(zramctl --find --size {size_bytes} --algorithm {algorithm}); "
         'echo "$$device" >"$$RUNTIME_DIRECTORY/device"; '
         f'mkswap "$$device" >/dev/null; swapon --priority {priority} "$$device"'
@@ -126,7 +130,7 @@ def _zram_unit(size_bytes: int, algorithm: str, priority: int) -> tuple[str, ...
     # After a stop, and after a start that failed half way.
     stop = (
         'if test -e "$$RUNTIME_DIRECTORY/device"; then device=$$(cat "$$RUNTIME_DIRECTORY/device"); '
-        'swapoff "$$device" || true; zramctl --reset "$$device"; fi; '
+        f'swapoff "$$device" || true; {_SETTLED}zramctl --reset "$$device"; fi; '
         'if test -e "$$RUNTIME_DIRECTORY/loaded"; then modprobe -r zram || true; fi'
     )
     return (
