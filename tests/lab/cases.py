@@ -54,7 +54,7 @@ CASES: dict[str, dict[str, Any]] = {
     "nvidia_gpu_state": {
         "persistence": True,
         "power_limit": "90%",
-        "gpu_clocks": {"min_mhz": 300, "max_mhz": 2000},
+        "gpu_clocks": {"min_mhz": 510, "max_mhz": 1410},
         "compute_mode": "exclusive_process",
     },
     "kernel_command_line": {"present": {"audit": "0"}},
