@@ -16,6 +16,8 @@ LEDGER = "/var/lib/ai-workstation/ledger.json"
 WANTED = {
     "workstation_profile": "aggressive",
     "os_tuning_sysctl": {"vm.swappiness": 33, "vm.dirty_bytes": 1 << 29, "vm.dirty_background_bytes": 1 << 27},
+    # What this machine of 3 GiB cannot carry, and nobody uses.
+    "workstation_plan_accept": ["memory_overcommitted", "huge_pages_without_user"],
     "os_tuning_hugepages": [{"size": "2M", "count": 8, "node": 0}],
     "os_tuning_kernel_parameters": {"audit": "0"},
     "os_tuning_services_disabled": ["avahi-daemon"],
