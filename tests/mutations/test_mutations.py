@@ -23,7 +23,7 @@ LIMIT = 400  # seconds for one run of pytest; the longest takes 25, on a busy ma
 def run(collection: Path, *tests: str) -> int:
     paths = f"pythonpath={collection.parents[2]} tests/unit tests/fake_nvml"
     (collection / "pytest.ini").write_text(f"[pytest]\n{paths}\naddopts = --import-mode=importlib\n")
-    # Plain assertions: pytest explains how two files of megabytes differ for minutes, where CI is set without any limit.
+    # Plain assertions: pytest explains for minutes how files of megabytes differ, where CI is set without a limit.
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--assert=plain", *tests]
     command += ["-o", "faulthandler_timeout=120"]  # where it hangs, if it does
     environment = {**os.environ, "PYTHONPATH": ""}
