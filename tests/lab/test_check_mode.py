@@ -22,6 +22,7 @@ ALL = {
     "workstation_plan_accept": ["memory_overcommitted", "huge_pages_without_user"],
     "os_tuning_hugepages": [{"size": "2M", "count": 8, "node": 0}],
     "os_tuning_interrupts": [{"driver": "vmxnet3", "cpus": "1"}],
+    "os_tuning_irqbalance": {"banned_modules": ["vmxnet3"]},
     "os_tuning_kernel_parameters": {"audit": "0"},
 }
 
