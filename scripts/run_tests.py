@@ -232,15 +232,15 @@ def molecule(bench: Bench) -> Count:
         if bench.run([ROOT / "molecule" / "shared" / "test-host-image", kind])[0] != 0:
             return Count(failed=1, note=f"cannot build the test host image ({kind})")
 
-    def test(scenario: str) -> bool:
+    def failure(scenario: str) -> str:
         own = Bench(bench.log.with_name(f"molecule-{scenario}.log"), bench.venv, bench.failures)
         own.log.unlink(missing_ok=True)
-        return own.run(["molecule", "test", "--scenario-name", scenario])[0] == 0
+        status, output = own.run(["molecule", "test", "--scenario-name", scenario])
+        return f"{scenario}: {molecule_says(output)}" if status else ""
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        good = list(pool.map(test, scenarios))
-    failed = [scenario for scenario, passed in zip(scenarios, good, strict=True) if not passed]
-    return Count(len(scenarios) - len(failed), len(failed), note=f"failed: {', '.join(failed)}" if failed else "")
+        failures = [found for found in pool.map(failure, scenarios) if found]
+    return Count(len(scenarios) - len(failures), len(failures), note="; ".join(failures))
 
 
 def stack_full(bench: Bench) -> Count:
@@ -252,9 +252,12 @@ def stack_full(bench: Bench) -> Count:
     if figures.exists():
         for line in stack_figures(json.loads(figures.read_text(encoding="utf-8"))):
             print(f"    {line}", flush=True)
-    # The last line of an assertion or a task that failed is far from the end.
-    note = next(iter(re.findall(r"^fatal: .*", output, re.MULTILINE)), "")
-    return Count(passed=1) if status == 0 else Count(failed=1, note=note[:200])
+    return Count(passed=1) if status == 0 else Count(failed=1, note=molecule_says(output))
+
+
+def molecule_says(output: str) -> str:
+    """What failed, in a line: it stands far from the end of what molecule prints."""
+    return " ".join(re.findall(r"^ *ERRORS\n +(.*)", output, re.MULTILINE))[:300]
 
 
 def stack_figures(found: dict[str, Any]) -> Iterator[str]:

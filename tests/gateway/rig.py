@@ -55,10 +55,6 @@ class Reply:
     def json(self) -> Any:
         return json.loads(self.body)
 
-    @property
-    def began(self) -> bool:
-        return self.status == 200 and bool(self.body)
-
 
 def ask(port: int, path: str = "/v1/chat/completions", content: Any = None, method: str = "", **headers: str) -> Reply:
     """One request on a connection of its own. Underscores in the names of headers are dashes."""
