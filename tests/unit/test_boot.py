@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,22 @@ def test_a_second_run_and_the_roles_next_run_change_nothing(bed: Bed) -> None:
         run_module(cpu_governor, bed.kernel, owner="os_tuning", governor="performance", idle_latency_us=20)["changed"]
         is False
     )
+
+
+def test_what_was_taken_back_while_it_waited_for_its_turn_does_not_come_again(bed: Bed, monkeypatch) -> None:
+    bed.tune()
+    bed.start("powersave")
+    turn = bed.kernel.lock
+
+    @contextmanager
+    def after_another_run(path: str) -> Iterator[None]:
+        with turn(path):
+            os.unlink(bed.kernel.at(RECORD))
+            yield
+
+    monkeypatch.setattr(bed.kernel, "lock", after_another_run)
+    assert bed.boot() == ["<5>nothing is recorded on this machine"]
+    assert {bed.cpus.read(cpu, "scaling_governor") for cpu in range(8)} == {"powersave"}
 
 
 def test_the_original_is_what_this_boot_gave_and_the_owners_stay(bed: Bed) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .change import Change
 from .machine import Machine
-from .plan import Subject, locked, owner_of
+from .plan import Subject, owner_of
 from .transaction import apply
 
 # Values that live in the kernel and in the driver. Files, units and mounts come back by themselves.
@@ -36,26 +36,25 @@ class Outcome:
 def bring_back(
     subject: Subject, params: Mapping[str, Any], machine: Machine, left_alone: Collection[str] = frozenset()
 ) -> Outcome:
-    """Write the runtime values that `params` describe and the machine has lost.
+    """Write the runtime values that `params` describe and the machine has lost. The lock is held.
 
     Raises InputError, RefusedError and OSError; nothing is written then.
     """
-    with locked(machine):
-        machine.reload_ledger()
-        machine.memo.clear()
-        desired = subject.parse(params)
-        draft = subject.decide(desired, subject.look(machine, desired))
-        changes = [
-            change
-            for change in draft.changes
-            if change.scope == "runtime" and change.place.kind in _KINDS and change.key not in left_alone
-        ]
-        outcome = Outcome(left=list(draft.refusals))
-        if changes:
-            draft.key_by_key = True
-            done = apply(machine, owner_of(subject, params), changes, draft, again=True)
-            outcome.done = done.changes
-            for skip in done.skipped:
-                known = machine.ledger.refusal(skip["key"]) is not None
-                (outcome.skipped if known else outcome.left).append(f"{skip['key']}: {skip['reason']}")
-        return outcome
+    machine.reload_ledger()
+    machine.memo.clear()
+    desired = subject.parse(params)
+    draft = subject.decide(desired, subject.look(machine, desired))
+    changes = [
+        change
+        for change in draft.changes
+        if change.scope == "runtime" and change.place.kind in _KINDS and change.key not in left_alone
+    ]
+    outcome = Outcome(left=list(draft.refusals))
+    if changes:
+        draft.key_by_key = True
+        done = apply(machine, owner_of(subject, params), changes, draft, again=True)
+        outcome.done = done.changes
+        for skip in done.skipped:
+            known = machine.ledger.refusal(skip["key"]) is not None
+            (outcome.skipped if known else outcome.left).append(f"{skip['key']}: {skip['reason']}")
+    return outcome

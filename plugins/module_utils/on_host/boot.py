@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ..engine.again import bring_back
 from ..engine.change import Change, public_value
 from ..engine.machine import Machine
+from ..engine.plan import locked
 from ..engine.record import PATH as RECORD
 from ..engine.record import Record
 from ..errors import WorkstationError
@@ -28,6 +29,12 @@ def run(machine: Machine) -> Iterator[str]:
 
     Raises RefusedError where the record cannot be read.
     """
+    # The run that it may have to wait for decides what is recorded: a record read before would be that run's past.
+    with locked(machine):
+        yield from _run(machine)
+
+
+def _run(machine: Machine) -> Iterator[str]:
     if not machine.host.exists(RECORD):
         yield f"{_NOTICE}nothing is recorded on this machine"
         return
