@@ -24,7 +24,7 @@ options:
     description:
       - The whole set of our parameters, as a dictionary of names and values or as a list of V(name=value) texts and
         such dictionaries. A null value, or a text without C(=), is a flag.
-      - The order of a list is kept. A list as a value repeats the name; C(hugepagesz) and
+      - A list keeps its order, a dictionary is sorted. A list as a value repeats the name; C(hugepagesz) and
         C(hugepages) with lists are written in pairs.
       - A value may have letters, digits and C(_.,:/=@%+!^-), what neither the shell nor GRUB reads otherwise.
       - A parameter that an earlier call set and that is not named any more is removed.

@@ -35,6 +35,7 @@ class Setting:
     key: str | None = None
     at_least: bool = False
     choices: tuple[str, ...] = ()
+    null_is_value: bool = False  # of a key: a flag, which has no value
 
 
 @dataclass
@@ -58,8 +59,8 @@ def settings() -> tuple[Setting, ...]:
 def wanted(profile: str, facts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Wanted]:
     """Every variable of the table: the profile's value, overridden by the inventory.
 
-    Dictionaries are merged key by key, and a null in the inventory takes a key out; anything else that
-    the inventory defines, null and the empty list included, replaces the profile's value whole.
+    Dictionaries are merged key by key, and a null in the inventory takes a key out (but for `null_is_value`); anything
+    else that the inventory defines, null and the empty list included, replaces the profile's value whole.
     """
     found: dict[str, Wanted] = {}
     for setting in settings():
@@ -74,8 +75,9 @@ def wanted(profile: str, facts: Mapping[str, Any], variables: Mapping[str, Any])
                 if key not in entry.value and one is not None:
                     entry.value[key] = one
                     entry.from_profile.append(key)
-    for entry in found.values():
-        if isinstance(entry.value, dict):
+    flags = {setting.variable for setting in settings() if setting.null_is_value}
+    for variable, entry in found.items():
+        if isinstance(entry.value, dict) and variable not in flags:
             entry.value = {key: value for key, value in entry.value.items() if value is not None}
     return found
 

@@ -45,6 +45,11 @@ def test_null_in_the_inventory_leaves_the_vendors_default() -> None:
     assert "governor" not in cpu["cpu_optional"]
 
 
+def test_null_of_a_kernel_parameter_is_a_flag() -> None:
+    given = {"nowatchdog": None, "iommu": "pt"}
+    assert make({"os_tuning_kernel_parameters": given})["os_tuning"]["kernel_parameters"] == given
+
+
 @pytest.mark.parametrize(("facts", "governor", "epp"), [(EPP, "powersave", "performance"), ({}, "performance", None)])
 def test_balanced_takes_the_governor_that_the_driver_makes_best_use_of(
     facts: dict, governor: str, epp: str | None

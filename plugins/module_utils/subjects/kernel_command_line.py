@@ -160,6 +160,7 @@ def _parameters(value: Any) -> list[Parameter]:
 
 
 def _from_mapping(value: Mapping[Any, Any]) -> list[Parameter]:
+    """By name: a dictionary says nothing about order, and the one in the record is sorted. A list keeps its order."""
     lists = {str(name): list(item) if isinstance(item, (list, tuple)) else [item] for name, item in value.items()}
     for name, items in lists.items():
         if not items:
@@ -172,9 +173,10 @@ def _from_mapping(value: Mapping[Any, Any]) -> list[Parameter]:
                 f"present: hugepagesz has {len(sizes)} values and hugepages {len(numbers)}; each size needs its number"
             )
         pairs = chain.from_iterable((("hugepagesz", size), ("hugepages", n)) for size, n in zip(sizes, numbers))
-        rest = [(name, item) for name, items in lists.items() if name[:9] != "hugepages" for item in items]
+        rest = [(name, item) for name, items in sorted(lists.items()) if name[:9] != "hugepages" for item in items]
         return [_parameter(name, item) for name, item in (*rest, *pairs)]
-    order = sorted(lists.items(), key=lambda item: item[0] == "hugepages")  # a size goes before its number
+    last = {"hugepagesz": 1, "hugepages": 2}  # a size goes before its number
+    order = sorted(lists.items(), key=lambda item: (last.get(item[0], 0), item[0]))
     return [_parameter(name, item) for name, items in order for item in items]
 
 
