@@ -18,6 +18,10 @@ Rule = Callable[["FakeKernel", str], str]
 Program = Callable[["FakeKernel", list[str]], Completed]
 
 
+class Killed(BaseException):
+    """The end of the process, which nothing catches."""
+
+
 class FakeKernel(Host):
     """A Host on a folder. `rules` maps a path to what a write makes of the text (or raises OSError)."""
 
@@ -130,6 +134,28 @@ def refuse(code: int) -> Rule:
         raise OSError(code, os.strerror(code))
 
     return rule
+
+
+def killed(kernel: FakeKernel, step: Callable[[], object], nth: int = 1, point: str = "") -> bool:
+    """Run a step that ends before its nth write (to `point`, where one is named); False where it has fewer."""
+    record, seen = kernel.before_write, 0
+
+    def stop(path: str) -> None:
+        nonlocal seen
+        record(path)
+        seen += point in ("", path)
+        # Not only at the nth: what is dead does not write on its way out either.
+        if seen >= nth:
+            raise Killed(path)
+
+    kernel.before_write = stop
+    try:
+        step()
+    except Killed:
+        return True
+    finally:
+        kernel.before_write = record
+    return False
 
 
 def run_module(subject: Any, kernel: Host, check: bool = False, driver: Any = None, **params: Any) -> dict[str, Any]:

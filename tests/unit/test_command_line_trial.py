@@ -20,7 +20,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_command_line, kernel_settings
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects.command_line import parse_command_line
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects.grub_menu import default_entry
-from fake_kernel import FakeKernel, run_module
+from fake_kernel import FakeKernel, killed, run_module
 
 CONF = "/etc/default/grub.d/99-zz-ai-workstation.cfg"
 SCRIPT = "/etc/grub.d/99_ai-workstation-trial"
@@ -337,22 +337,6 @@ def test_where_there_can_be_no_trial_nothing_is_written(kernel: FakeKernel, arra
         assert call(kernel, present=WANTED, trial=False)["changed"]
 
 
-class Killed(BaseException):
-    pass
-
-
-def kill_at(kernel: FakeKernel, number: int):
-    """Count the writes, and end the run at one of them."""
-    kernel.writes.clear()
-
-    def before(path: str) -> None:
-        kernel.writes.append(path)
-        if len(kernel.writes) == number:
-            raise Killed(path)
-
-    kernel.before_write = before
-
-
 @pytest.mark.parametrize("reboots", [False, True])
 @pytest.mark.parametrize("step", ["arm", "confirm"])
 def test_killed_at_every_write_it_converges_and_goes_back(tmp_path: Path, kernel: FakeKernel, step, reboots) -> None:
@@ -369,13 +353,7 @@ def test_killed_at_every_write_it_converges_and_goes_back(tmp_path: Path, kernel
     while not ended:
         number += 1
         prepare()
-        kill_at(kernel, number)
-        try:
-            call(kernel, present=WANTED)
-            ended = True
-        except Killed:
-            pass
-        kernel.before_write = kernel.writes.append
+        ended = not killed(kernel, lambda: call(kernel, present=WANTED), number)
         if reboots:
             boot(kernel, "boot-9")
         for count in range(3):

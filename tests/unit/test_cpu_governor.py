@@ -16,7 +16,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import cpu_governor
 from fake_cpus import CPU, FakeCpus
-from fake_kernel import FakeKernel, refuse, run_module
+from fake_kernel import FakeKernel, killed, refuse, run_module
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -559,28 +559,13 @@ def test_what_the_cpu_lacks_is_refused_once_for_all_policies(kernel: FakeKernel,
 
 
 def test_killed_anywhere_then_run_again_and_back(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     wanted = {"smt": "off", "governor": "performance", "boost": False, "idle_latency_us": 20}
-
-    def stop(kernel: FakeKernel, after: int, path: str) -> None:
-        kernel.writes.append(path)
-        if len(kernel.writes) > after:
-            raise Killed
-
     point, finished = 0, False
     while not finished:
         kernel = FakeKernel(tmp_path / str(point))
         cpus = FakeCpus(kernel, cores=1)
         before = cpus.tree()
-        kernel.before_write = partial(stop, kernel, point)
-        try:
-            call(kernel, **wanted)
-            finished = True
-        except Killed:
-            pass
-        kernel.before_write = kernel.writes.append
+        finished = not killed(kernel, partial(call, kernel, **wanted), point + 1)
         call(kernel, **wanted)
         assert not call(kernel, **wanted)["changed"]
         call(kernel)

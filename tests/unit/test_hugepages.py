@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import hugepages
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects.hugepage_pools import Pool, spread
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects.hugetlb_mounts import unit_name
-from fake_kernel import FakeKernel, choose, refuse, run_module
+from fake_kernel import FakeKernel, choose, killed, refuse, run_module
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -492,10 +493,6 @@ def test_a_later_sysctl_file_that_wins_is_named(kernel: FakeKernel, pages: Pages
     assert "99-zzz-vendor.conf:1 sets it to 0" in call(kernel, pools=[{"size": "2M", "count": 4}])["warnings"][0]
 
 
-class Killed(BaseException):
-    """The end of the process, which nothing catches."""
-
-
 def test_killed_at_every_write_the_next_runs_end_where_all_began(kernel: FakeKernel, two: Pages) -> None:
     """On kernels from 6.1 on a halted khugepaged lowers min_free_kbytes again: THP takes it along both ways."""
 
@@ -513,7 +510,7 @@ def test_killed_at_every_write_the_next_runs_end_where_all_began(kernel: FakeKer
             number += 1
             if not first:
                 call(kernel, **wanted)
-            if not killed(kernel, number, first):
+            if not killed(kernel, partial(call, kernel, **first), number):
                 break
             if first:
                 call(kernel, **first)
@@ -523,21 +520,3 @@ def test_killed_at_every_write_the_next_runs_end_where_all_began(kernel: FakeKer
             assert json.loads(kernel.text(LEDGER) or "{}")["entries"] == {}, (number, first)
         assert number > 6
         call(kernel)
-
-
-def killed(kernel: FakeKernel, at: int, wanted: dict) -> bool:
-    left = [at]
-
-    def stop(_path: str) -> None:
-        left[0] -= 1
-        if not left[0]:
-            raise Killed
-
-    kernel.before_write = stop
-    try:
-        call(kernel, **wanted)
-    except Killed:
-        return True
-    finally:
-        kernel.before_write = kernel.writes.append
-    return False

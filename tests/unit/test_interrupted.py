@@ -13,15 +13,11 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host im
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings, managed_files
-from fake_kernel import FakeKernel, refuse, run_module
+from fake_kernel import FakeKernel, killed, refuse, run_module
 
 SWAP = "/proc/sys/vm/swappiness"
 CACHE = "/proc/sys/vm/vfs_cache_pressure"
 UNIT = "/etc/systemd/system/docker.service.d/50-ai.conf"
-
-
-class Killed(BaseException):
-    """The end of the process, which nothing catches."""
 
 
 @pytest.fixture
@@ -37,18 +33,6 @@ def swappiness(kernel: FakeKernel, value: int | None, **params):
     return run_module(kernel_settings, kernel, sysctl=sysctl, persist=False, **params)
 
 
-def kill_at(kernel: FakeKernel, point: str, times: int = 1) -> None:
-    """End the run when it comes to this write point for the nth time."""
-    seen: list[str] = []
-
-    def stop(path: str) -> None:
-        seen.append(path)
-        if seen.count(point) == times:
-            raise Killed
-
-    kernel.before_write = stop
-
-
 def zeroes(other: str):
     """What vm.dirty_bytes and vm.dirty_ratio do to each other; the bytes do not take 0 (mm/page-writeback.c)."""
 
@@ -61,22 +45,13 @@ def zeroes(other: str):
     return rule
 
 
-def calm(kernel: FakeKernel) -> None:
-    kernel.before_write = kernel.writes.append
-
-
 def pending(kernel: FakeKernel) -> list[str]:
     return json.loads(kernel.text(LEDGER))["pending_actions"]
 
 
 def test_two_kills_in_a_row_lose_no_undo(kernel: FakeKernel) -> None:
-    kill_at(kernel, LEDGER, 2)
-    with pytest.raises(Killed):
-        swappiness(kernel, 10)
-    kill_at(kernel, SWAP)
-    with pytest.raises(Killed):
-        swappiness(kernel, 20)
-    calm(kernel)
+    assert killed(kernel, lambda: swappiness(kernel, 10), 2, point=LEDGER)
+    assert killed(kernel, lambda: swappiness(kernel, 20), point=SWAP)
     assert kernel.text(SWAP) == "10"
     assert swappiness(kernel, None)["warnings"] == []
     assert kernel.text(SWAP) == "60"
@@ -87,10 +62,7 @@ def test_a_killed_release_goes_on_in_the_same_order(kernel: FakeKernel, point: s
     entangled(kernel)
     run_module(kernel_settings, kernel, sysctl={"vm.dirty_bytes": 1 << 30, "vm.swappiness": 10}, persist=False)
     for _again in range(2):
-        kill_at(kernel, point)
-        with pytest.raises(Killed):
-            swappiness(kernel, None)
-    calm(kernel)
+        assert killed(kernel, lambda: swappiness(kernel, None), point=point)
     swappiness(kernel, None)
     values = [kernel.text(path) for path in ("/proc/sys/vm/dirty_ratio", "/proc/sys/vm/dirty_bytes", SWAP)]
     assert values == ["20", "0", "60"]
@@ -106,11 +78,12 @@ def entangled(kernel: FakeKernel) -> tuple[str, str]:
 def test_what_the_kernel_moved_along_with_a_killed_run_goes_back(kernel: FakeKernel) -> None:
     ratio, written = entangled(kernel)
     wanted = {"vm.dirty_bytes": 1 << 30, "vm.swappiness": 10}
-    kill_at(kernel, SWAP)
-    with pytest.raises(Killed):
+
+    def tune() -> None:
         run_module(kernel_settings, kernel, sysctl=wanted, persist=False)
-    calm(kernel)
-    run_module(kernel_settings, kernel, sysctl=wanted, persist=False)
+
+    assert killed(kernel, tune, point=SWAP)
+    tune()
     assert swappiness(kernel, None)["warnings"] == []
     assert [kernel.text(path) for path in (ratio, written, SWAP)] == ["20", "0", "60"]
 
@@ -118,10 +91,7 @@ def test_what_the_kernel_moved_along_with_a_killed_run_goes_back(kernel: FakeKer
 def test_the_ledger_forgets_what_a_killed_release_had_brought_back(kernel: FakeKernel) -> None:
     ratio, _written = entangled(kernel)
     run_module(kernel_settings, kernel, sysctl={"vm.dirty_bytes": 1 << 30, "vm.swappiness": 10}, persist=False)
-    kill_at(kernel, SWAP)
-    with pytest.raises(Killed):
-        swappiness(kernel, None)
-    calm(kernel)
+    assert killed(kernel, lambda: swappiness(kernel, None), point=SWAP)
     assert kernel.text(ratio) == "20"
     swappiness(kernel, None)
     assert swappiness(kernel, None)["changed"] is False
@@ -130,10 +100,7 @@ def test_the_ledger_forgets_what_a_killed_release_had_brought_back(kernel: FakeK
 
 def test_a_failed_call_leaves_what_an_earlier_one_had_to_do(kernel: FakeKernel) -> None:
     reload = [{"path": UNIT, "content": "[Unit]\n", "actions": ["daemon-reload"]}]
-    kill_at(kernel, "systemctl daemon-reload")
-    with pytest.raises(Killed):
-        run_module(managed_files, kernel, files=reload)
-    calm(kernel)
+    assert killed(kernel, lambda: run_module(managed_files, kernel, files=reload), point="systemctl daemon-reload")
     kernel.rules[SWAP] = refuse(22)
     with pytest.raises(ApplyError, match="nothing of this call remains"):
         swappiness(kernel, 10)

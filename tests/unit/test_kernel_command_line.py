@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Completed
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
+from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.machine import Machine
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
+from ansible_collections.ai_infra.workstation.plugins.module_utils.on_host import verify
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_command_line
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects.command_line import (
     parse_command_line,
     print_command_line,
 )
-from fake_kernel import FakeKernel, run_module
+from fake_kernel import FakeKernel, killed, run_module
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +75,8 @@ def test_there_again_reboot_and_back(kernel: FakeKernel) -> None:
     predicted = call(kernel, check=True, **wanted)
     assert kernel.writes == []
     real = call(kernel, **wanted)
+    # A dictionary has no order: the one in the record is another than that of the call.
+    assert verify.against_record(Machine(kernel))["drift"] == []
     assert real == predicted
     assert (real["actions"], real["reboot_required"]) == (["update-grub"], True)
     assert (real["changes"][0]["scope"], real["changes"][0]["reboot_required"]) == ("boot", True)
@@ -176,17 +180,7 @@ def test_absent_in_a_file_of_others_is_refused_with_its_line(kernel: FakeKernel)
 
 
 def test_a_run_killed_before_update_grub_is_finished(kernel: FakeKernel) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(path: str) -> None:
-        if path == "update-grub":
-            raise Killed
-
-    kernel.before_write = kill
-    with pytest.raises(Killed):
-        call(kernel, present={"iommu": "pt"})
-    kernel.before_write = kernel.writes.append
+    assert killed(kernel, lambda: call(kernel, present={"iommu": "pt"}), point="update-grub")
     assert call(kernel, check=True, present={"iommu": "pt"})["actions"] == ["update-grub"]
     assert call(kernel, present={"iommu": "pt"})["changed"]
     assert "iommu=pt" in kernel.text(CFG)

@@ -13,7 +13,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host im
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings
-from fake_kernel import FakeKernel, choose, clamp, refuse, run_module
+from fake_kernel import FakeKernel, choose, clamp, killed, refuse, run_module
 
 CONF = "/etc/sysctl.d/99-zz-ai-workstation.conf"
 SWAP = "/proc/sys/vm/swappiness"
@@ -77,19 +77,9 @@ def test_check_mode_writes_nothing_and_predicts_the_diff(kernel: FakeKernel) -> 
 
 
 def test_the_journal_is_on_disk_before_the_first_write(kernel: FakeKernel) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(path: str) -> None:
-        if path == SWAP:
-            raise Killed
-
-    kernel.before_write = kill
-    with pytest.raises(Killed):
-        call(kernel, sysctl={"vm.swappiness": 10})
+    assert killed(kernel, lambda: call(kernel, sysctl={"vm.swappiness": 10}), point=SWAP)
     entry = json.loads(kernel.text(LEDGER))["entries"]["sysctl:vm.swappiness"]
     assert (entry["original"], entry["intent"]) == ("60", ["10"])
-    kernel.before_write = lambda path: None
     assert call(kernel, sysctl={"vm.swappiness": 10})["changed"]
     assert json.loads(kernel.text(LEDGER))["entries"]["sysctl:vm.swappiness"]["original"] == "60"
 

@@ -12,7 +12,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host im
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import managed_files
-from fake_kernel import FakeKernel, run_module
+from fake_kernel import FakeKernel, killed, run_module
 from fake_systemd import FakeSystemd
 
 UNIT = "/etc/systemd/system/docker.service.d/50-ai.conf"
@@ -100,25 +100,16 @@ def test_a_failed_command_takes_the_files_back(kernel: FakeKernel) -> None:
 
 
 def test_a_run_killed_before_the_command_is_finished_by_the_next(kernel: FakeKernel) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(path: str) -> None:
-        if path == "systemctl daemon-reload":
-            raise Killed
-
-    kernel.before_write = kill
-    with pytest.raises(Killed):
-        call(kernel, entry(actions=["daemon-reload"]))
-    kernel.before_write = lambda path: None
+    reload = entry(actions=["daemon-reload"])
+    assert killed(kernel, lambda: call(kernel, reload), point="systemctl daemon-reload")
     kernel.acted.clear()
-    outcome = call(kernel, entry(actions=["daemon-reload"]))
+    outcome = call(kernel, reload)
     assert (outcome["changed"], outcome["actions"], kernel.acted) == (
         True,
         ["daemon-reload"],
         ["systemctl daemon-reload"],
     )
-    assert not call(kernel, entry(actions=["daemon-reload"]))["changed"]
+    assert not call(kernel, reload)["changed"]
 
 
 def test_what_a_killed_write_left_beside_the_file_is_removed(kernel: FakeKernel) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.machine import Machine
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.parts import converge_parts
 from ansible_collections.ai_infra.workstation.plugins.module_utils.facts.gather import gather
 from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings, managed_files
-from fake_kernel import FakeKernel, run_module
+from fake_kernel import FakeKernel, killed, run_module
 
 PATH = "/etc/modprobe.d/50-ai-workstation.conf"
 REASON = f"file:{PATH} acts after a reboot"
@@ -82,18 +83,8 @@ def test_workstation_state_says_it_with_parts_that_change_nothing(kernel: FakeKe
 
 
 def test_a_run_that_was_killed_after_its_write_is_known_to_the_next(kernel: FakeKernel) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(path: str) -> None:
-        kernel.writes.append(path)
-        if PATH in kernel.writes and path.endswith("ledger.json"):
-            raise Killed
-
-    kernel.before_write = kill
-    with pytest.raises(Killed):
-        call(kernel, "options a b=1")
-    kernel.before_write = kernel.writes.append
+    assert killed(kernel, lambda: call(kernel, "options a b=1"), 2, point=LEDGER)
+    assert kernel.writes == [LEDGER, PATH, LEDGER]
     assert call(kernel, "options a b=1")["reboot_reasons"] == [REASON]
 
 

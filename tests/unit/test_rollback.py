@@ -24,7 +24,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects impo
     managed_files,
     unit_state,
 )
-from fake_kernel import FakeKernel, refuse
+from fake_kernel import FakeKernel, killed, refuse
 from linked_systemd import ETC, LinkedSystemd
 
 VM = "/proc/sys/vm/"
@@ -36,10 +36,6 @@ UNIT = "/etc/systemd/system/ai.service"
 DROP_IN = "/etc/systemd/journald.conf.d/50-ai.conf"
 IRQ = "/proc/irq/30/smp_affinity_list"
 WANTS = f"{ETC}/timers.target.wants/"
-
-
-class Killed(BaseException):
-    """The end of the process, which nothing catches."""
 
 
 def zeroes(other: str):
@@ -295,34 +291,15 @@ def test_an_interrupt_that_irqbalance_moved_is_its_own(kernel: LinkedSystemd) ->
     assert (outcome["left_alone"], outcome["archived"], kernel.text(IRQ)) == ([], True, "5")
 
 
-def killed_at(kernel: FakeKernel, number: int, step) -> bool:
-    """Run a step that ends at its nth write; False where it has fewer."""
-    left = [number]
-
-    def stop(_path: str) -> None:
-        left[0] -= 1
-        if not left[0]:
-            raise Killed
-
-    kernel.before_write = stop
-    try:
-        step(kernel)
-    except Killed:
-        return True
-    finally:
-        kernel.before_write = kernel.writes.append
-    return False
-
-
 @pytest.mark.parametrize(("step", "least"), [(tune, 35), (back, 25)])
 def test_killed_at_every_write_of_a_run_or_a_rollback_it_is_exact(kernel: LinkedSystemd, step, least: int) -> None:
     before = picture(kernel)
-    number, killed = 0, True
-    while killed:
+    number, ended = 0, False
+    while not ended:
         number += 1
         if step is back:
             tune(kernel)
-        killed = killed_at(kernel, number, step)
+        ended = not killed(kernel, lambda: step(kernel), number)
         back(kernel)
         assert picture(kernel) == before, number
         assert not kernel.exists(LEDGER)

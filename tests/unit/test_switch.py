@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects impo
     managed_files,
     unit_state,
 )
-from fake_kernel import FakeKernel, refuse, run_module
+from fake_kernel import FakeKernel, killed, refuse, run_module
 from linked_systemd import LinkedSystemd
 
 SWAP = "/proc/sys/vm/swappiness"
@@ -31,10 +32,6 @@ IRQ = "/proc/irq/30/smp_affinity_list"
 SYSCTL_D = "/etc/sysctl.d/99-zz-ai-workstation.conf"
 UNIT = "/etc/systemd/system/ai.service"
 TIMER = "systemd-run --unit=ai-workstation-unconfirmed --on-active=60 --timer-property=AccuracySec=1s --collect --quiet"
-
-
-class Killed(BaseException):
-    """The end of the process, which nothing catches."""
 
 
 @pytest.fixture
@@ -205,20 +202,19 @@ def test_a_failed_call_is_confirmed_as_well(kernel: LinkedSystemd) -> None:
 def test_killed_at_every_write_of_the_call_or_of_going_back_it_goes_back(kernel: LinkedSystemd) -> None:
     before = everything(kernel)
     for step in (tune, restore):
-        number, killed = 0, True
-        while killed:
+        number, ended = 0, False
+        while not ended:
             number += 1
-            left = [number]
             if step is restore:
                 tune(kernel)
-            killed = _killed(kernel, left, step)
+            ended = not killed(kernel, partial(step, kernel), number)
             restore(kernel)
             assert everything(kernel) == before, (step.__name__, number)
         assert number > 15
 
 
 def test_after_a_kill_the_next_call_does_not_wait_for_the_time(kernel: LinkedSystemd) -> None:
-    assert _killed(kernel, [12], tune)
+    assert killed(kernel, lambda: tune(kernel), 12)
     kernel.running.add("ai-workstation-unconfirmed.timer")
     assert json.loads(kernel.text(switch.PATH))["complete"] is False
     outcome = tune(kernel)
@@ -229,25 +225,9 @@ def test_after_a_kill_the_next_call_does_not_wait_for_the_time(kernel: LinkedSys
 def test_a_call_that_is_still_at_work_is_left_alone(kernel: LinkedSystemd) -> None:
     stat = f"/proc/{os.getpid()}/stat"
     kernel.put(stat, Path(stat).read_text())
-    assert _killed(kernel, [12], tune)
+    assert killed(kernel, lambda: tune(kernel), 12)
     kernel.running.add("ai-workstation-unconfirmed.timer")
     with pytest.raises(RefusedError, match="waits for its confirmation"):
         tune(kernel)
     kernel.put(stat, f"{os.getpid()} (another) S" + " 1" * 50)
     assert tune(kernel)["changed"]
-
-
-def _killed(kernel: FakeKernel, left: list[int], step) -> bool:
-    def stop(_path: str) -> None:
-        left[0] -= 1
-        if not left[0]:
-            raise Killed
-
-    kernel.before_write = stop
-    try:
-        step(kernel)
-    except Killed:
-        return True
-    finally:
-        kernel.before_write = kernel.writes.append
-    return False
