@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import yaml
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, InputError, RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.stack.call import converge
 from fake_compose import FakeEngine
-from fake_kernel import FakeKernel
+from fake_kernel import FakeKernel, killed
 
 FOLDER = "/var/lib/ai-workstation/stack"
 NETWORK = {"stack": {"ipam": {"config": [{"subnet": "172.20.0.0/24"}]}}}
@@ -380,10 +380,6 @@ def test_absent_without_an_engine_removes_the_files(bed) -> None:
 # -- killed anywhere -----------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """The end of a process that nothing catches."""
-
-
 def test_killed_at_any_write_the_next_run_converges(tmp_path) -> None:
     def arrange(number: int) -> Bed:
         bed = Bed(tmp_path / str(number))
@@ -400,16 +396,7 @@ def test_killed_at_any_write_the_next_run_converges(tmp_path) -> None:
     assert points > 8
     for point in range(1, points + 1):
         bed = arrange(point)
-        countdown = iter(range(point - 1, -1, -1))
-
-        def kill(_path: str, countdown: Iterator[int] = countdown) -> None:
-            if next(countdown, -1) == 0:
-                raise Killed
-
-        bed.kernel.before_write = kill
-        with pytest.raises(Killed):
-            change(bed)
-        bed.kernel.before_write = lambda _path: None
+        assert killed(bed.kernel, partial(change, bed), point)
         change(bed)
         assert bed.on_disk() == wanted, point
         assert {name: one["Image"] for name, one in bed.engine.containers.items()} == {
@@ -423,14 +410,7 @@ def test_killed_at_any_write_the_next_run_converges(tmp_path) -> None:
 
 
 def test_killed_while_units_are_installed_absent_still_removes_them(bed) -> None:
-    def kill(path: str) -> None:
-        if path == "systemctl restart watch.service":
-            raise Killed
-
-    bed.kernel.before_write = kill
-    with pytest.raises(Killed):
-        bed.run(a(), units=[UNIT])
-    bed.kernel.before_write = lambda _path: None
+    assert killed(bed.kernel, lambda: bed.run(a(), units=[UNIT]), point="systemctl restart watch.service")
     bed.run(state="absent")
     assert not bed.kernel.exists("/etc/systemd/system/watch.service")
     assert not bed.kernel.exists(UNIT["program_path"])
