@@ -12,8 +12,9 @@ import pytest
 from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Completed
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, RefusedError
-from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings, managed_files
+from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings, managed_files, unit_state
 from fake_kernel import FakeKernel, killed, refuse, run_module
+from linked_systemd import LinkedSystemd
 
 SWAP = "/proc/sys/vm/swappiness"
 CACHE = "/proc/sys/vm/vfs_cache_pressure"
@@ -174,3 +175,18 @@ def test_a_ledger_that_root_cannot_read_ends_the_call(kernel: FakeKernel, monkey
     kernel.root_user = False
     outcome = run_module(kernel_settings, kernel, True, sysctl={"vm.swappiness": 20}, persist=False)
     assert "can be read by root only" in outcome["warnings"][0]
+
+
+@pytest.mark.parametrize("killed_before", ["systemctl daemon-reload", "systemctl start a.service"])
+def test_a_unit_starts_again_although_a_killed_release_left_systemd_with_old_files(
+    tmp_path: Path, killed_before: str
+) -> None:
+    kernel = LinkedSystemd(tmp_path)
+    kernel.unit("a.service", "multi-user.target")
+    before = kernel.links()
+    run_module(unit_state, kernel, units=[{"name": "a.service", "unit_file": "masked", "active": False}])
+    assert killed(kernel, lambda: run_module(unit_state, kernel, units=[]), point=killed_before)
+    run_module(unit_state, kernel, units=[])
+    assert (kernel.links(), kernel.running) == (before, {"a.service"})
+    assert json.loads(kernel.text(LEDGER))["entries"] == {}
+    assert run_module(unit_state, kernel, units=[])["changed"] is False

@@ -45,6 +45,7 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft, aga
     applied, trouble = Applied(), None
     written: list[Change] = []
     try:
+        applied.actions += _tell_systemd(machine, changes, earlier - put_off)
         _write_all(machine, changes, applied, written, draft.key_by_key)
         _settle(machine, applied, draft)
         done = run_actions(machine.host, ledger.pending_actions - put_off)
@@ -66,6 +67,13 @@ def apply(machine: Machine, owner: str, changes: list[Change], draft: Draft, aga
     if trouble:
         raise trouble
     return applied
+
+
+def _tell_systemd(machine: Machine, changes: list[Change], earlier: set[str]) -> list[str]:
+    """The files that a killed run has left on disk must be known before a unit of theirs can start."""
+    done = run_actions(machine.host, {"daemon-reload"} & earlier)
+    machine.ledger.pending_actions -= set(done) - {name for change in changes for name in change.actions}
+    return done
 
 
 def _stayed_back(machine: Machine, draft: Draft) -> list[str]:
