@@ -148,20 +148,34 @@ def step(number: int, title: str, command: str = "") -> None:
     sys.stdout.flush()
 
 
+def _not_changed(lines: list[str]) -> Iterator[str]:
+    """The blocks of a summary that say the same in every run: what was skipped, and the firmware."""
+    inside = False
+    for line in lines:
+        if not line.startswith("    "):
+            inside = line.startswith(("  SKIPPED", "  FIRMWARE"))
+        if inside:
+            yield line
+
+
 class Demo:
     def __init__(self, host: Remote, kind: str, folder: Path) -> None:
         self.host, self.kind = host, kind
+        self.told: set[str] = set()
         self.controller = Controller(host, folder)
         self.controller.environment = {"ANSIBLE_DISPLAY_OK_HOSTS": "false", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false"}
 
     def play(self, book: str, *flags: str, fails: bool = False) -> None:
-        """Run a playbook and show what a person would read of it."""
+        """Run a playbook and show what a person would read of it, each reason for a skip once."""
         with waiting("running"):
             done = self.controller.play(book, WISHES, *flags)
         if (done.code != 0) != fails:
             raise SystemExit(f"{done.output}\n{book} ended with {done.code}")
         lines = [line for line in done.output.splitlines() if line.strip() and not line.startswith(HIDDEN)]
-        print("\n".join(f"      {line}" for line in lines))
+        if fails:
+            lines = [line for line in lines if line.startswith("lab: ")] + [f"(exit status {done.code})"]
+        print("\n".join(f"      {line}" for line in lines if line not in self.told))
+        self.told.update(_not_changed(lines))
 
     def run(self) -> None:
         with waiting("looking at all of it: sysctls, /sys, /etc, /boot, units, the GPU"):

@@ -33,7 +33,8 @@ class HostReport:
         plan = (data.get("ansible_facts") or {}).get("workstation_plan")
         if plan:
             self.profile = plan["profile"]
-        self.changes += [(role, change) for change in data.get("changes") or ()]
+        # A rollback is no role, and says whose keys went back.
+        self.changes += [(role or _owner(change), change) for change in data.get("changes") or ()]
         self.skipped += [(role, skip) for skip in data.get("skipped_keys") or ()]
         self.conflicts += data.get("conflicts") or ()
         self.findings += data.get("findings") or ()
@@ -62,9 +63,10 @@ def _verdict(report: HostReport, check: bool) -> str:
     if report.errors:
         return "FAILED"
     count = len(report.changes)
+    changes = f"{count} change{'s' * (count != 1)}"
     if check:
-        return f"dry run: {count} changes planned, nothing was touched"
-    return f"{count} changes made" if count else "as wanted, nothing to change"
+        return f"dry run: {changes} planned, nothing was touched"
+    return f"{changes} made" if count else "as wanted, nothing to change"
 
 
 def _conflicts(report: HostReport) -> Iterator[str]:
@@ -155,7 +157,13 @@ def _in_order(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
+def _owner(change: Mapping[str, Any]) -> str:
+    return str(change.get("owner") or "").partition("/")[0]
+
+
 def _value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"{len(value)} link{'s' * (len(value) != 1)}" if value else "none"
     return "none" if value is None else str(value)
 
 

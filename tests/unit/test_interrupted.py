@@ -12,7 +12,11 @@ import pytest
 from ansible_collections.ai_infra.workstation.plugins.module_utils.doors.host import Completed
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.ledger import PATH as LEDGER
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import ApplyError, RefusedError
-from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings, managed_files, unit_state
+from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import (
+    kernel_settings,
+    managed_files,
+    unit_state,
+)
 from fake_kernel import FakeKernel, killed, refuse, run_module
 from linked_systemd import LinkedSystemd
 

@@ -29,6 +29,18 @@ def test_what_would_change_is_grouped_by_role_and_merged() -> None:
     assert len(shown.splitlines()) == 8
 
 
+def test_a_rollback_says_whose_keys_went_back_and_how_many_links() -> None:
+    report = HostReport()
+    links = change("unit_links:a.timer", ["/etc/systemd/system/timers.target.wants/a.timer -> ..."], [])
+    report.add("", {"changes": [{**links, "owner": "os_tuning/unit_state"}]})
+    assert text(report).splitlines()[1:] == [
+        "ws5090  1 change made",
+        "  CHANGED",
+        "    os_tuning",
+        "      unit_links:a.timer  1 link -> none",
+    ]
+
+
 def test_skips_and_findings_come_with_their_reasons() -> None:
     report = HostReport()
     report.add(
