@@ -27,8 +27,10 @@ _HARMLESS = re.compile(
     r"/dev/(null|tty|pts/|shm/sem)|pipe:|socket:|anon_inode:"
     r"|/var/lib/fake-nvml/|/run/fake-nvml/|/var/lib/nvidia-stand-in/|/run/nvidia-stand-in/"
     # systemd-analyze, which alone can say whether the conditions of a unit hold: it asks for a folder that is there,
-    # and makes and removes an empty one of its own.
+    # makes and removes an empty one of its own, and renews the time of systemd's own /run/systemd/systemd-units-load
+    # (through /proc/self/fd, as nothing else here names a file).
     r'|"/run/systemd", 0755\) = -1 EEXIST|(mkdir|rmdir)\("/tmp/systemd-temporary-\w{6}"'
+    r'|utimensat\(AT_FDCWD</root>, "/proc/self/fd/\d+"'
 )
 _WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND")
 
