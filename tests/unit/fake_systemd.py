@@ -47,6 +47,8 @@ class FakeSystemd(FakeKernel):
             return Completed(0, "no" if names[-1] in self.unmet else "yes", "")
         if verb == "show":
             return Completed(0, "\n\n".join(self._show(name) for name in names) + "\n", "")
+        if verb == "is-enabled" and set(names) <= self.units.keys():
+            return Completed(0, "".join(f"{self.units[name][0]}\n" for name in names), "")
         done = self._state(verb, names[0])
         if reloads and verb in ("enable", "disable", "mask", "unmask"):
             self._reload()

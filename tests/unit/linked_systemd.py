@@ -66,7 +66,7 @@ class LinkedSystemd(FakeKernel):
         elif verb == "show":
             return Completed(0, "\n\n".join(map(self._show, names)), "")
         elif verb == "is-enabled":
-            return Completed(0, self.state(names[0]), "")  # from the files, unlike show
+            return self._are_enabled(names)
         elif verb == "is-active":
             return Completed(0, "active" if names[0] in self.running else "inactive", "")
         else:
@@ -75,6 +75,15 @@ class LinkedSystemd(FakeKernel):
                 self.reload()
             return done
         return Completed(0, "", "")
+
+    def _are_enabled(self, names: list[str]) -> Completed:
+        """From the files, unlike show, as far as there are files."""
+        states = []
+        for name in names:
+            if not self.state(name):
+                return Completed(1, "\n".join(states), f"Failed to get unit file state for {name}: No such file")
+            states.append(self.state(name))
+        return Completed(0, "\n".join(states), "")
 
     def _show(self, name: str) -> str:
         state = self.known.get(name, "")

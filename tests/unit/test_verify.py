@@ -15,9 +15,14 @@ from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.record
 from ansible_collections.ai_infra.workstation.plugins.module_utils.engine.record import Record
 from ansible_collections.ai_infra.workstation.plugins.module_utils.errors import RefusedError
 from ansible_collections.ai_infra.workstation.plugins.module_utils.on_host import verify
-from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import kernel_settings, managed_files
+from ansible_collections.ai_infra.workstation.plugins.module_utils.subjects import (
+    kernel_settings,
+    managed_files,
+    unit_state,
+)
 from fake_kernel import FakeKernel, run_module
 from gpu_box import FULL
+from linked_systemd import LinkedSystemd
 from nvml_child import in_child
 
 SWAP = "/proc/sys/vm/swappiness"
@@ -72,6 +77,21 @@ def test_files_are_compared_too_and_their_text_is_not_shown(kernel: FakeKernel) 
     report = check(kernel)
     assert [row["key"] for row in report["drift"]] == [f"file:{DROP_IN}"]
     assert "password" not in json.dumps(report)
+
+
+def test_a_link_that_was_removed_without_a_word_to_systemd_is_named(tmp_path: Path) -> None:
+    kernel = LinkedSystemd(tmp_path)
+    for name in ("a.timer", "b.timer"):
+        kernel.unit(name, "timers.target", enabled=False)
+    units = [{"name": name, "unit_file": "enabled", "active": True} for name in ("a.timer", "b.timer")]
+    run_module(unit_state, kernel, owner="role", units=units)
+    assert verify.against_record(Machine(kernel))["drift"] == []
+    os.unlink(kernel.at("/etc/systemd/system/timers.target.wants/a.timer"))
+    (row,) = verify.against_record(Machine(kernel))["drift"]
+    assert (row["key"], row["wanted"], row["live"]) == ("unit_file:a.timer", "enabled", "disabled")
+    os.unlink(kernel.at("/usr/lib/systemd/system/a.timer"))
+    (row,) = verify.against_record(Machine(kernel))["drift"]
+    assert (row["key"], row["wanted"], row["live"]) == ("unit_file:a.timer", "enabled", "disabled")
 
 
 def test_what_two_owners_want_is_one_line_and_what_was_taken_back_none(kernel: FakeKernel) -> None:

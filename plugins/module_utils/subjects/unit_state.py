@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..engine import knobs
 from ..engine.change import Change, Draft, Place
 from ..engine.machine import Machine
 from ..errors import InputError
@@ -40,7 +41,7 @@ class Desired:
 
 @dataclass(frozen=True)
 class Unit:
-    """LoadState, UnitFileState and ActiveState of systemctl show.
+    """What `systemctl show` and `systemctl is-enabled` say.
 
     unmet: why systemd would not start it. also: other units that are enabled and disabled with it. masked_by_us: it may
     be unmasked as well.
@@ -87,11 +88,13 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
     if not machine.host.is_dir("/run/systemd/system") or not desired.units:
         return Snapshot(machine.host.is_dir("/run/systemd/system"), {})
     names = [wanted.name for wanted in desired.units]
-    shown = machine.host.run(("systemctl", "show", "--property=LoadState,UnitFileState,ActiveState", "--", *names))
+    shown = machine.host.run(("systemctl", "show", "--property=LoadState,ActiveState", "--", *names))
     blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.out.split("\n\n")]
+    known = [name for name, block in zip(names, blocks) if block.get("LoadState") != "not-found"]
+    unit_files = _unit_files(machine, known)
     found = {}
     for wanted, block in zip(desired.units, blocks):
-        unit = Unit(block.get("LoadState", ""), block.get("UnitFileState", ""), block.get("ActiveState", ""))
+        unit = Unit(block.get("LoadState", ""), unit_files.get(wanted.name, ""), block.get("ActiveState", ""))
         if wanted.active == "active" and unit.load == "loaded" and unit.active not in _RUNS:
             unit = replace(unit, unmet=_unmet(machine, wanted.name))
         entry = machine.ledger.entries.get(f"unit_file:{wanted.name}")
@@ -99,6 +102,18 @@ def look(machine: Machine, desired: Desired) -> Snapshot:
         unit = replace(unit, also=_also(machine, wanted.name) if wanted.unit_file else (), masked_by_us=by_us)
         found[wanted.name] = unit
     return Snapshot(True, found)
+
+
+def _unit_files(machine: Machine, names: list[str]) -> dict[str, str]:
+    """Enablement as it is on the disk; `systemctl show` says how it was when systemd last read its files."""
+    if not names:
+        return {}
+    states = machine.host.run(("systemctl", "is-enabled", "--", *names)).out.split()
+    if (
+        len(states) != len(names) or "not-found" in states
+    ):  # it ends at the first unit whose file went without a word to systemd
+        states = [str(knobs.read(machine, Place("", "unit_file", name)) or "") for name in names]
+    return dict(zip(names, states))
 
 
 def _also(machine: Machine, name: str) -> tuple[str, ...]:
