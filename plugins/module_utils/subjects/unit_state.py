@@ -109,9 +109,8 @@ def _unit_files(machine: Machine, names: list[str]) -> dict[str, str]:
     if not names:
         return {}
     states = machine.host.run(("systemctl", "is-enabled", "--", *names)).out.split()
-    if (
-        len(states) != len(names) or "not-found" in states
-    ):  # it ends at the first unit whose file went without a word to systemd
+    # A file may have gone without a word to systemd: older releases end there, newer ones say not-found.
+    if len(states) != len(names) or "not-found" in states:
         states = [str(knobs.read(machine, Place("", "unit_file", name)) or "") for name in names]
     return dict(zip(names, states))
 
