@@ -56,6 +56,8 @@ WISHES = {
 }
 # Each with what a person would call it; the last one takes itself back with the rollback.
 _LIMIT = """
+import sys
+sys.path.append("/opt/nvidia-stand-in")
 import pynvml
 pynvml.nvmlInit()
 pynvml.nvmlDeviceSetPowerManagementLimit(pynvml.nvmlDeviceGetHandleByIndex(0), 575000)
