@@ -88,23 +88,26 @@ def _conflicts(report: HostReport) -> Iterator[str]:
 def _changes(report: HostReport, check: bool) -> Iterator[str]:
     if not report.changes:
         return
-    yield "  WOULD CHANGE" if check else "  CHANGED"
+    reasons = {change["reason"] for _role, change in report.changes}
+    shared = reasons.pop() if len(reasons) == 1 and len(report.changes) > 1 else ""
+    yield ("  WOULD CHANGE" if check else "  CHANGED") + (f"  ({shared})" if shared else "")
     for role in _in_order(role for role, _change in report.changes):
         rows = [(change["key"], change) for of, change in report.changes if of == role]
         yield f"    {role or 'task'}"
         width = min(max(len(key) for key, _row in rows), 60)
-        for keys, (before, after, note) in _merged((key, _row(change)) for key, change in rows):
+        for keys, (before, after, note) in _merged((key, _row(change, shared)) for key, change in rows):
             yield f"      {_shorten(keys):<{width}}  {before} -> {after}{note}"
 
 
-def _row(change: Mapping[str, Any]) -> tuple[str, str, str]:
+def _row(change: Mapping[str, Any], shared: str) -> tuple[str, str, str]:
+    """Before, after, and what to know of it but for the reason that all share."""
     before, after = _value(change["before"]), _value(change["after"])
     if change["key"].startswith(("file:", "dir:")):
         thing = "text" if change["key"].startswith("file:") else "folder"
         before = "absent" if change["before"] is None else f"old {thing}"
         after = "absent" if change["after"] is None else f"our {thing}"
     note = "  (after a reboot)" if change["reboot_required"] else ""
-    return before, after, note + (f"  ({change['reason']})" if change["reason"] else "")
+    return before, after, note + (f"  ({change['reason']})" if change["reason"] != shared else "")
 
 
 def _skipped(report: HostReport) -> Iterator[str]:

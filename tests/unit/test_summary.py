@@ -32,12 +32,14 @@ def test_what_would_change_is_grouped_by_role_and_merged() -> None:
 def test_a_rollback_says_whose_keys_went_back_and_how_many_links() -> None:
     report = HostReport()
     links = change("unit_links:a.timer", ["/etc/systemd/system/timers.target.wants/a.timer -> ..."], [])
-    report.add("", {"changes": [{**links, "owner": "os_tuning/unit_state"}]})
+    changes = [links, change("sysctl:vm.swappiness", "10", "60")]
+    report.add("", {"changes": [{**one, "owner": "os_tuning/unit_state", "reason": "back"} for one in changes]})
     assert text(report).splitlines()[1:] == [
-        "ws5090  1 change made",
-        "  CHANGED",
+        "ws5090  2 changes made",
+        "  CHANGED  (back)",
         "    os_tuning",
-        "      unit_links:a.timer  1 link -> none",
+        "      unit_links:a.timer    1 link -> none",
+        "      sysctl:vm.swappiness  10 -> 60",
     ]
 
 
