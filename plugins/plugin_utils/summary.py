@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +106,8 @@ def _row(change: Mapping[str, Any], shared: str) -> tuple[str, str, str]:
         thing = "text" if change["key"].startswith("file:") else "folder"
         before = "absent" if change["before"] is None else f"old {thing}"
         after = "absent" if change["after"] is None else f"our {thing}"
+    if change["key"].startswith("unit_links:"):
+        before, after = _links(change["before"]), _links(change["after"])
     note = "  (after a reboot)" if change["reboot_required"] else ""
     return before, after, note + (f"  ({change['reason']})" if change["reason"] != shared else "")
 
@@ -164,9 +166,11 @@ def _owner(change: Mapping[str, Any]) -> str:
     return str(change.get("owner") or "").partition("/")[0]
 
 
+def _links(links: Sized | None) -> str:
+    return f"{len(links)} link{'s' * (len(links) != 1)}" if links else "none"
+
+
 def _value(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"{len(value)} link{'s' * (len(value) != 1)}" if value else "none"
     return "none" if value is None else str(value)
 
 
