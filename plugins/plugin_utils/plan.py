@@ -18,6 +18,7 @@ from .rules.base import Finding
 from .rules.context import Context
 from .rules.engine import errors, evaluate, one_line
 from .rules.inventory import unusable
+from .variables import defaults
 
 PERSISTENCE_UNIT = "nvidia-persistenced.service"
 
@@ -35,6 +36,7 @@ def make(facts: Mapping[str, Any], variables: Mapping[str, Any], all_names: list
 
     Raises PlanError with all that is wrong at once.
     """
+    variables = {**defaults(), **variables}
     context, findings = review(facts, variables, all_names)
     rows = [finding.as_dict() for finding in findings]
     if wrong := errors(findings):

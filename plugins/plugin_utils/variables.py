@@ -36,6 +36,11 @@ def known() -> frozenset[str]:
     return frozenset(specifications())
 
 
+def defaults() -> dict[str, Any]:
+    """What the roles set where the inventory does not: a play that has not loaded a role yet has not its defaults."""
+    return {name: spec["default"] for name, spec in specifications().items() if "default" in spec}
+
+
 @cache
 def prefixes() -> tuple[str, ...]:
     """The beginnings of names that belong to our roles."""

@@ -45,6 +45,13 @@ def test_null_in_the_inventory_leaves_the_vendors_default() -> None:
     assert "governor" not in cpu["cpu_optional"]
 
 
+def test_a_play_that_has_not_loaded_a_role_plans_with_its_defaults() -> None:
+    files = make({"os_tuning_oom_guard": "earlyoom"})["os_tuning"]["files"]
+    (text,) = [file["content"] for file in files if "earlyoom" in file["path"]]
+    names = variables.specifications()["os_tuning_oom_avoid"]["default"]
+    assert f"--avoid ^({'|'.join(names)})" in text
+
+
 def test_null_of_a_kernel_parameter_is_a_flag() -> None:
     given = {"nowatchdog": None, "iommu": "pt"}
     assert make({"os_tuning_kernel_parameters": given})["os_tuning"]["kernel_parameters"] == given
